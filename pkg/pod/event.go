@@ -1,0 +1,91 @@
+package pod
+
+import (
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+)
+
+// Event is something that became known. Every event says when.
+type Event interface{ isEvent() }
+
+// Wanted says that a source wants the pod to run as Spec says.
+type Wanted struct {
+	At     time.Time
+	Spec   *v1.Pod
+	Origin string
+}
+
+// Ended says that the pod is to stop: its source dropped it, its deletion was
+// asked for, or the node evicts it. A second one may only shorten the grace.
+type Ended struct {
+	At      time.Time
+	Grace   time.Duration // negative: what the spec says
+	Phase   v1.PodPhase
+	Reason  string
+	Message string
+	// Unwanted: no source names the pod any more.
+	Unwanted bool
+}
+
+// Judged is the ledger's verdict.
+type Judged struct {
+	At      time.Time
+	Verdict Verdict
+}
+
+// Begun says that an action was taken up.
+type Begun struct {
+	At     time.Time
+	Action Action
+}
+
+// Done is the end of an action. Failure is nil when it worked.
+type Done struct {
+	At      time.Time
+	Action  Action
+	Failure *Failure
+	// What it brought, by kind.
+	View      *View      // Observe
+	Sandbox   *Sandbox   // RunSandbox
+	Container *Container // CreateContainer, StartContainer
+	Image     string     // Pull: the reference to create from
+	Pulled    bool       // Pull: the image was fetched, not found
+	Message   string     // for people: how a pull went
+	Record    *Record    // Save
+}
+
+// Changed is a hint that the runtime's view of the pod changed.
+type Changed struct{ At time.Time }
+
+// Probed is a probe's answer for one instance.
+type Probed struct {
+	At          time.Time
+	Container   string
+	ContainerID string
+	Probe       Probe
+	Result      Result
+	Message     string
+}
+
+// Tick says that time has passed, or that the node changed.
+type Tick struct{ At time.Time }
+
+// Probe is a kind of probe.
+type Probe int
+
+// The three probes of a container.
+const (
+	Startup Probe = iota
+	Liveness
+	Readiness
+)
+
+func (Wanted) isEvent()  {}
+func (Ended) isEvent()   {}
+func (Judged) isEvent()  {}
+func (Begun) isEvent()   {}
+func (Done) isEvent()    {}
+func (Changed) isEvent() {}
+func (Probed) isEvent()  {}
+func (Tick) isEvent()    {}

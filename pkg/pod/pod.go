@@ -1,0 +1,290 @@
+// Package pod holds the agent's one idea: everything it knows of one pod is
+// one value, and pure functions do all the thinking over it.
+//
+//	Apply(pod, event)     -> pod            what we now know
+//	Plan(pod, node, now)  -> actions, wake  what to do next
+//	Status(pod, node, now) -> v1.PodStatus  what to tell the world
+//
+// Nothing here reads a clock, calls out, logs or starts a goroutine. Adapters
+// turn the outside into events and actions into effects; the owner of the
+// value (its actor) feeds the results back as events.
+package pod
+
+import (
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Pod is what the agent knows of one pod. It is a value: Apply returns a new
+// one and shares what did not change, so a snapshot may be read by anybody
+// while its owner goes on.
+type Pod struct {
+	// Spec is the newest wish, defaulted. It is never altered in place.
+	Spec *v1.Pod
+	// Origin is where the wish came from: a file path, a URL, or "api".
+	Origin string
+	// Verdict is the ledger's answer; its zero value means not asked yet.
+	Verdict Verdict
+	// Stop is set once the pod is to end, and never cleared.
+	Stop *Stop
+	// Started is when the agent first acknowledged the pod (behaviour row
+	// 1.3-13), the base of activeDeadlineSeconds.
+	Started time.Time
+	// Phase is the newest phase; a terminal one is never left.
+	Phase v1.PodPhase
+
+	// View is what the runtime shows, and what our own calls told us since.
+	View View
+	// Stale says that the view must be read again before it is relied upon.
+	Stale bool
+	// Containers is what the agent remembers of each container by its name.
+	Containers map[string]Memory
+	// Setup is how far the pod's surroundings are: folders, mounts, sandbox.
+	Setup Setup
+
+	// Doing is what is in flight, by Action.Key.
+	Doing map[string]Doing
+	// Steps are the newest finished actions, oldest first, for people.
+	Steps []Step
+	// Notes are what people are told (Kubernetes events), oldest first.
+	Notes []Note
+	// Changes counts the finished calls that changed the runtime's state. A
+	// view that was read while it changed is read again.
+	Changes int
+}
+
+// Verdict is the ledger's answer to a pod that wants to run.
+type Verdict struct {
+	State   VerdictState
+	Reason  string // behaviour rows 1.2-*, only when refused or waiting
+	Message string
+}
+
+// VerdictState says whether a pod may run.
+type VerdictState int
+
+// A pod is first not asked for, then waits (for its name), and in the end is
+// granted or refused.
+const (
+	Unasked VerdictState = iota
+	Waiting
+	Granted
+	Refused
+)
+
+// Stop is the decision that a pod ends.
+type Stop struct {
+	At time.Time
+	// Grace is counted from At and only ever shrinks.
+	Grace time.Duration
+	// Phase, when set, is the phase the pod ends in, whatever its containers
+	// returned: Failed for a deadline or an eviction.
+	Phase   v1.PodPhase
+	Reason  string
+	Message string
+	// Unwanted says that no source names the pod any more: all that is left
+	// of it is to be removed.
+	Unwanted bool
+}
+
+// View is what the runtime shows of one pod.
+type View struct {
+	Sandboxes  []Sandbox   // newest first
+	Containers []Container // newest first
+	// Logged is the highest log number found for a container whose runtime
+	// record is gone (behaviour row T4). Filled once, at start.
+	Logged map[string]int32
+}
+
+// Sandbox is a pod sandbox as CRI shows it.
+type Sandbox struct {
+	ID      string
+	Attempt uint32
+	Ready   bool
+	// HostNetwork is the sandbox's network namespace mode NODE.
+	HostNetwork bool
+	IPs         []string
+	CreatedAt   time.Time
+}
+
+// State of a container instance, as CRI knows it.
+type State int
+
+// The states of a container instance, in the order it goes through them.
+const (
+	Created State = iota
+	Running
+	Exited
+	Unknown
+)
+
+// Container is one instance of a container as CRI shows it. A restart makes a
+// new instance with the next Attempt.
+type Container struct {
+	ID         string
+	Name       string
+	SandboxID  string
+	Attempt    uint32 // CRI metadata.attempt, the restart count
+	State      State
+	Image      string // as asked for
+	ImageRef   string // digest reference, behaviour row 1.3-23
+	Hash       string // annotation io.kubernetes.container.hash
+	CreatedAt  time.Time
+	StartedAt  time.Time
+	FinishedAt time.Time
+	ExitCode   int32
+	Reason     string // verbatim from CRI (behaviour row 1.3-19)
+	Message    string // CRI's message and the termination message
+}
+
+// Memory is what the agent remembers of a container beyond the runtime's view.
+type Memory struct {
+	// Restarts is the highest restart count seen or given.
+	Restarts int32
+	Backoff  Backoff
+	// Image is the reference to create the next instance from, set by a pull
+	// (or a check of presence) and used up by a create.
+	Image string
+	// PullBackoff delays the next try after a failed pull.
+	PullBackoff Backoff
+	// Failure is why the container waits, set by a failed pull, create or
+	// start and cleared by the next success.
+	Failure *Failure
+	// Tried says that the container had its turn in this sandbox, well or
+	// badly: those behind it need not wait for it any longer.
+	Tried bool
+	// Instance is the newest instance that we started, hooked or probed.
+	Instance Instance
+	// Lost is the last instance that vanished from the runtime while it ran.
+	Lost *Container
+	// Live is the instance last seen running, so that its loss is noticed.
+	Live *Container
+	// Known is the newest instance ever observed ended, kept for lastState
+	// when the runtime's record has been removed.
+	Known *Container
+}
+
+// Instance is what the agent knows of one running instance.
+type Instance struct {
+	ID        string
+	PostStart HookState
+	PreStop   HookState
+	// KillAt is when the first step of its end was taken.
+	KillAt time.Time
+	// Startup, Live and Ready are the newest probe results.
+	Startup, Liveness, Readiness Result
+}
+
+// HookState is how far a lifecycle hook of an instance is.
+type HookState int
+
+// A hook is not begun, has ended well, or has failed. One that runs is in
+// Pod.Doing.
+const (
+	HookPending HookState = iota
+	HookDone
+	HookFailed
+)
+
+// Result of a probe.
+type Result int
+
+// ResultNone means that no probe has answered yet for this instance.
+const (
+	ResultNone Result = iota
+	Success
+	Fail
+)
+
+// Setup is how far a pod's surroundings are.
+type Setup struct {
+	Prepared bool // pod folder, log folder, cgroup
+	Mounted  bool // volumes
+	// Failures of the steps that are tried again, by Action.Key.
+	Failures map[string]Failure
+	// Recorded is the durable part as it was last written to disk.
+	Recorded *Record
+	// Steps towards the end, after the last container has stopped.
+	Unmounted, Cleaned, Released bool
+}
+
+// Failure is why something did not work, classified once where it entered.
+type Failure struct {
+	// Reason is the waiting reason people know: ErrImagePull, RunContainerError.
+	Reason  string
+	Message string
+	// Uncertain says that the outcome is not known: the call timed out or the
+	// connection died. The runtime is asked before anything else is done.
+	Uncertain bool
+	// Canceled says that the action was given up because the pod no longer
+	// wants it: no failure at all.
+	Canceled bool
+	// Tries counts failures in a row; Retry is when to try again.
+	Tries int
+	Retry time.Time
+}
+
+// Doing is an action in flight.
+type Doing struct {
+	Action   Action
+	Since    time.Time
+	Changes  int // Pod.Changes when it began
+	Canceled bool
+}
+
+// Step is a finished action.
+type Step struct {
+	Key          string
+	Began, Ended time.Time
+	Error        string
+}
+
+// Note is something people are told about the pod: a Kubernetes event.
+type Note struct {
+	At      time.Time
+	Seq     int // grows by one with each note of the pod
+	Warning bool
+	Reason  string
+	Message string
+	// Container is the container concerned, or "".
+	Container string
+	Count     int // how often it was said in a row
+}
+
+// Record is the part of a pod that outlives the agent's process. What CRI
+// labels or the disk say is not in it; it is a hint and may be lost.
+type Record struct {
+	Spec       *v1.Pod               `json:"spec"`
+	Origin     string                `json:"origin"`
+	Granted    bool                  `json:"granted"`
+	Started    time.Time             `json:"started"`
+	Phase      v1.PodPhase           `json:"phase,omitempty"`
+	Stop       *Stop                 `json:"stop,omitempty"`
+	Containers map[string]Remembered `json:"containers,omitempty"`
+}
+
+// Remembered is the durable part of a container's Memory.
+type Remembered struct {
+	Restarts    int32      `json:"restarts,omitempty"`
+	Backoff     Backoff    `json:"backoff,omitzero"`
+	PullBackoff Backoff    `json:"pullBackoff,omitzero"`
+	Known       *Container `json:"known,omitempty"`
+}
+
+// Node is the immutable view of the node that a pod is planned with.
+type Node struct {
+	Name    string
+	HostIPs []string // at most one per family, the primary first
+	// Runtime and Network are empty when ready, else say why not.
+	Runtime string
+	Network string
+	// RuntimeName is the prefix of container IDs, as in containerd://<id>.
+	RuntimeName string
+	// MaxBackoff bounds the restart back-off (crashLoopBackOff, row 1.4-11).
+	MaxBackoff time.Duration
+}
+
+// UID of the pod.
+func (p Pod) UID() types.UID { return p.Spec.UID }
