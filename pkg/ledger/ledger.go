@@ -102,20 +102,18 @@ func Enter(l Ledger, c Claim) Ledger {
 }
 
 // Release takes the pod's grant or its place in the queue back, and says who
-// may ask again now.
-func Release(l Ledger, uid types.UID) (Ledger, []types.UID) {
-	name := l.Grants[uid].Name
-	l.Queue = slices.DeleteFunc(slices.Clone(l.Queue), func(q Claim) bool { return q.UID == uid })
-	if _, ok := l.Grants[uid]; ok {
-		l.Grants = maps.Clone(l.Grants)
-		delete(l.Grants, uid)
-	}
+// may ask again now that its name is free.
+func Release(l Ledger, c Claim) (Ledger, []types.UID) {
+	l.Queue = slices.DeleteFunc(slices.Clone(l.Queue), func(q Claim) bool { return q.UID == c.UID })
+	l.Grants = maps.Clone(l.Grants)
+	delete(l.Grants, c.UID)
+	var next []types.UID
 	for _, q := range l.Queue {
-		if name != "" && q.Name == name {
-			return l, []types.UID{q.UID}
+		if c.Name != "" && q.Name == c.Name {
+			next = append(next, q.UID)
 		}
 	}
-	return l, nil
+	return l, next
 }
 
 // holder is the pod whose turn it is to have the claim's name, if that is
