@@ -113,9 +113,13 @@ func (a *actor) begin(ctx context.Context, act pod.Action) {
 func (a *actor) apply(e pod.Event) {
 	before := a.pod.Phase
 	a.pod = pod.Apply(a.pod, e)
-	if d, ok := e.(pod.Done); ok {
+	switch d := e.(type) {
+	case pod.Done:
 		delete(a.flight, d.Action.Key())
 		a.logDone(d)
+	case pod.Judged:
+		delete(a.flight, string(pod.Admit))
+		a.loop.rebalance()
 	}
 	p := a.pod
 	a.now.Store(&p)

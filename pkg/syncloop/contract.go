@@ -21,6 +21,9 @@ type Runtime interface {
 	// Events calls changed for every container that stopped or was removed,
 	// and returns when the stream ends; cri.ErrNoEvents if there is none.
 	Events(ctx context.Context, changed func(types.UID)) error
+	// Alive are the IDs of the ready sandboxes and running containers of every
+	// pod, sorted: what an audit compares.
+	Alive(ctx context.Context) (map[types.UID][]string, error)
 	// View is what the runtime knows of one pod.
 	View(ctx context.Context, uid types.UID) (pod.View, error)
 
