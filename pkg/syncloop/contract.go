@@ -39,7 +39,7 @@ type Runtime interface {
 	// LoggedRestarts is the highest log number of each container.
 	LoggedRestarts(namespace, name string, uid types.UID) map[string]int32
 	// RemoveLogs removes all logs of a pod that is gone.
-	RemoveLogs(ctx context.Context, p *v1.Pod) error
+	RemoveLogs(ctx context.Context, namespace, name string, uid types.UID) error
 }
 
 // Volumes are the pods' folders and volumes.

@@ -42,6 +42,9 @@ type Config struct {
 	Slots int
 	// Timeout bounds each runtime call (runtimeRequestTimeout).
 	Timeout time.Duration
+	// Connected is called whenever the runtime has answered, before anything is
+	// asked of it; its error counts as the runtime's.
+	Connected func(context.Context) error
 	// Fault is called at the named points before and after each action; tests
 	// end the process there. Nil for none.
 	Fault func(point string)

@@ -39,11 +39,10 @@ func (l *Loop) list(ctx context.Context, found listed) {
 // enter gives the pods that run already their grants before any other pod is
 // judged.
 func (l *Loop) enter(found listed) {
-	for uid, r := range l.Known {
+	for _, r := range l.Known {
 		if r.Granted && !pod.IsTerminal(r.Phase) {
 			l.grants.enter(ledger.ClaimOf(r.Spec))
 		}
-		_ = uid
 	}
 	for _, d := range l.merge.Pods() {
 		if f, ok := found[d.Pod.UID]; ok && lives(f.View) {

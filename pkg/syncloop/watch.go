@@ -65,6 +65,9 @@ func (l *Loop) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := l.Connected(ctx); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	lost := make(chan error, 1)
