@@ -74,6 +74,9 @@ func topCgroups() []string {
 // removeCgroup removes a cgroup and all below it in every hierarchy. Their
 // processes must be gone.
 func removeCgroup(cgroup string) error {
+	if filepath.Clean("/"+cgroup) == "/" {
+		return fmt.Errorf("remove cgroup %q: it is the root", cgroup)
+	}
 	dirs, err := cgroupsUnder(cgroup)
 	if err != nil {
 		return err

@@ -222,16 +222,13 @@ func layerOf(files []File) ([]byte, error) {
 	return out.Bytes(), w.Close()
 }
 
-// Import loads the images into the runtime and returns when CRI shows them.
-func (i Images) Import(ctx context.Context, r *Runtime) error {
-	args := []string{"images", "import"}
-	if r.Version == Containerd2 {
-		args = append(args, "--local") // without the transfer service: half the time
-	}
-	if out, err := r.Ctr(ctx, append(args, i.Tarball)...).CombinedOutput(); err != nil {
+// Import loads the images into the runtime at a socket, and returns when CRI
+// shows them.
+func (i Images) Import(ctx context.Context, p Programs, socket string) error {
+	if out, err := p.CtrCommand(ctx, socket, "images", "import", i.Tarball).CombinedOutput(); err != nil {
 		return fmt.Errorf("import images: %w: %s", err, out)
 	}
-	c, err := DialCRI(r.Socket())
+	c, err := DialCRI(socket)
 	if err != nil {
 		return err
 	}

@@ -83,7 +83,7 @@ func build(tb TB, o Options) (*Lab, error) {
 	if err := l.Runtime.Start(ctx); err != nil {
 		return nil, err
 	}
-	if err := l.Images.Import(ctx, l.Runtime); err != nil {
+	if err := l.Images.Import(ctx, l.Runtime.Programs, l.Runtime.Socket()); err != nil {
 		return nil, err
 	}
 	l.CRI, err = DialCRI(l.Runtime.Socket())
@@ -117,13 +117,10 @@ func (l *Lab) close() {
 	if l.Runtime != nil {
 		err = errors.Join(err, l.Runtime.Stop())
 	}
-	err = errors.Join(err, killAll(l.ID, l.Dir), unmountUnder(l.Dir), removeCgroup(l.CgroupRoot))
 	if l.Network != nil {
 		err = errors.Join(err, l.Network.Close())
 	}
-	if err == nil {
-		err = removeTree(l.Dir)
-	}
+	err = errors.Join(err, Clean(l.ID, l.CgroupRoot, l.Dir))
 	if err != nil {
 		l.tb.Errorf("lab: take down: %v", err)
 	}
@@ -132,8 +129,27 @@ func (l *Lab) close() {
 	}
 }
 
-// removeTree removes the lab's folder, after a look at the mount table: what
-// is mounted in it is not the lab's to delete.
+// Clean ends every process that bears the mark, unmounts what is in the
+// folders, and removes the cgroup and the folders. If anything resists, the
+// folders stay.
+func Clean(id, cgroup string, dirs ...string) error {
+	var err error
+	for _, dir := range dirs {
+		err = errors.Join(err, killAll(id, dir), unmountUnder(dir))
+	}
+	if err = errors.Join(err, removeCgroup(cgroup)); err != nil {
+		return fmt.Errorf("clean up: %w", err)
+	}
+	for _, dir := range dirs {
+		if err := removeTree(dir); err != nil {
+			return fmt.Errorf("clean up: %w", err)
+		}
+	}
+	return nil
+}
+
+// removeTree removes a folder, after a look at the mount table: what is
+// mounted in it is not the lab's to delete.
 func removeTree(dir string) error {
 	points, err := mountsUnder(dir)
 	if err != nil {

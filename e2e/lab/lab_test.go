@@ -2,10 +2,14 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"os"
 	"strings"
 	"testing"
 	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // Both runtimes run a pod with an address of its own, restart under it, and
@@ -64,4 +68,82 @@ func (l *Lab) barePod(t *testing.T, name string) *BarePod {
 		t.Fatal(err)
 	}
 	return &BarePod{Name: name, Namespace: "default", UID: "uid-" + name, LogDir: logs, CgroupParent: l.CgroupRoot + "/" + name}
+}
+
+// A registry with credentials is pulled from through the runtime, by both
+// its names, and refuses who has none.
+func TestRegistry(t *testing.T) {
+	ctx := t.Context()
+	l := New(t, Options{})
+	r, err := l.Registry(RegistryOptions{User: "u", Password: "p", Alias: "registry.test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := NewImage(v1.Config{}, []File{{Name: "hello", Mode: 0o644, Data: []byte("hello")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref, err := r.Push(ctx, "some/app:1", image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pull := func(ref, password string) error {
+		_, err := l.CRI.Images.PullImage(ctx, &cri.PullImageRequest{
+			Image: &cri.ImageSpec{Image: ref},
+			Auth:  &cri.AuthConfig{Username: "u", Password: password},
+		})
+		return err
+	}
+	if err := pull(ref, "wrong"); err == nil {
+		t.Error("pull with a wrong password succeeds")
+	}
+	for _, ref := range []string{ref, "registry.test/some/app:1"} {
+		if err := pull(ref, "p"); err != nil {
+			t.Errorf("pull %s: %v", ref, err)
+		}
+	}
+	if got := r.Pulls("some/app"); got != 2 {
+		t.Errorf("registry counts %d pulls, want 2", got)
+	}
+}
+
+// The agent is followed through its signals; its process runs in the lab's
+// network, which has the node's address and no other way out.
+func TestAgentProcess(t *testing.T) {
+	l := New(t, Options{})
+	a, err := l.Agent("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := l.Path("agent.sh")
+	text := "#!/bin/sh\ntrap 'exit 3' TERM\nip -o addr >" + l.Path("addr") + "\nwhile :; do sleep 0.05; done\n"
+	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	a.Binary = script
+	if err := a.Start(); err != nil {
+		t.Fatal(err)
+	}
+	err = poll(t.Context(), func() error {
+		data, err := os.ReadFile(l.Path("addr"))
+		if err == nil && !strings.Contains(string(data), NodeAddress) {
+			err = errors.New("no node address yet")
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(a.Pause(), a.Resume()); err != nil {
+		t.Error(err)
+	}
+	if err := a.Stop(); err == nil || !strings.Contains(err.Error(), "exit status 3") {
+		t.Errorf("agent ended with %v, want exit status 3", err)
+	}
+	if err := errors.Join(a.Start(), a.Kill()); err != nil {
+		t.Error(err)
+	}
+	if pid := a.Pid(); pid != 0 {
+		t.Errorf("a killed agent has pid %d", pid)
+	}
 }

@@ -3,6 +3,7 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 
 	"github.com/moby/sys/mountinfo"
@@ -25,6 +26,9 @@ func mountsUnder(dir string) ([]string, error) {
 // unmountUnder unmounts all in dir, newest first. Detached, because a killed
 // process may take a moment to let go of its files.
 func unmountUnder(dir string) error {
+	if !filepath.IsAbs(dir) || filepath.Clean(dir) == "/" {
+		return fmt.Errorf("unmount all in %q: not a folder of a lab", dir)
+	}
 	points, err := mountsUnder(dir)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	_ "embed"
 	"fmt"
 	"os"
@@ -100,4 +101,12 @@ func versions() map[string]string {
 		}
 	}
 	return v
+}
+
+// CtrCommand is a ctr command against the runtime at a socket, in the
+// containerd namespace that CRI uses.
+func (p Programs) CtrCommand(ctx context.Context, socket string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, p.Ctr, append([]string{"--address", socket, "--namespace", "k8s.io"}, args...)...)
+	cmd.Env = p.environ()
+	return cmd
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -179,13 +178,6 @@ func (r *Runtime) mustPid() int {
 		return pid
 	}
 	return 1 << 30
-}
-
-// Ctr is a ctr command against this runtime, in the namespace that CRI uses.
-func (r *Runtime) Ctr(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, r.Programs.Ctr, append([]string{"--address", r.Socket(), "--namespace", "k8s.io"}, args...)...)
-	cmd.Env = r.Programs.environ()
-	return cmd
 }
 
 // Stop ends containerd, its shims and its containers, and removes what they

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 )
@@ -35,13 +36,15 @@ func poll(ctx context.Context, f func() error) error {
 	}
 }
 
-// tail returns the last lines of a file, for messages.
+// tail returns the last lines of a file that are no mere information.
 func tail(path string, lines int) string {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return err.Error()
 	}
-	all := strings.Split(strings.TrimRight(string(data), "\n"), "\n")
+	all := slices.DeleteFunc(strings.Split(strings.TrimRight(string(data), "\n"), "\n"), func(line string) bool {
+		return strings.Contains(line, " level=info ")
+	})
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
 
