@@ -16,7 +16,8 @@ const (
 
 // Lowering oom_score_adj needs CAP_SYS_RESOURCE, which a build machine may
 // not give: without restrict_oom_score_adj every sandbox fails there. NRI is
-// off because its socket is one per machine; opt would write to /opt.
+// off because its socket is one per machine; opt would write to /opt, and
+// runc to a folder that all containerds share.
 const common = `
 root = "{{.Root}}"
 state = "{{.State}}"
@@ -42,6 +43,7 @@ const configV2 = `version = 2` + common + `
       runtime_type = "io.containerd.runc.v2"
       [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
         SystemdCgroup = false
+        Root = "{{.State}}/runc"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "{{.CNI}}"
     conf_dir = "{{.NetDir}}"
@@ -68,6 +70,7 @@ const configV3 = `version = 3` + common + `
       runtime_type = "io.containerd.runc.v2"
       [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
         SystemdCgroup = false
+        Root = "{{.State}}/runc"
   [plugins."io.containerd.cri.v1.runtime".cni]
     bin_dirs = ["{{.CNI}}"]
     conf_dir = "{{.NetDir}}"

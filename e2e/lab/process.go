@@ -52,9 +52,9 @@ func signalProcess(pid int, sig syscall.Signal) error {
 	return nil
 }
 
-// terminate asks a process to end by SIGTERM, and makes it end by SIGKILL
+// Terminate asks a process to end by SIGTERM, and makes it end by SIGKILL
 // after the grace. A stopped process is continued so that it can answer.
-func terminate(pid int, grace time.Duration) error {
+func Terminate(pid int, grace time.Duration) error {
 	if err := signalProcess(pid, syscall.SIGTERM); err != nil {
 		return err
 	}

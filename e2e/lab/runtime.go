@@ -151,7 +151,7 @@ func (r *Runtime) Terminate() error {
 	if pid == 0 {
 		return nil
 	}
-	if err := terminate(pid, 10*time.Second); err != nil {
+	if err := Terminate(pid, 10*time.Second); err != nil {
 		return fmt.Errorf("terminate containerd: %w", err)
 	}
 	return nil
@@ -185,16 +185,12 @@ func (r *Runtime) mustPid() int {
 // it finds them: frozen, half dead, or gone already. The folders stay.
 func (r *Runtime) Stop() error {
 	err := r.Terminate()
-	sockets := r.shimSockets()
+	left := append(r.shimSockets(), r.cniResults()...)
 	err = errors.Join(err, killAll(r.ID, r.Dir), unmountUnder(r.Dir))
 	if r.RunDir != r.Dir {
 		err = errors.Join(err, unmountUnder(r.RunDir))
 	}
-	for _, s := range sockets {
-		err = errors.Join(err, removeIfThere(s))
-	}
-	cached, _ := filepath.Glob(filepath.Join("/var/lib/cni/results", r.networkName()+"-*"))
-	for _, f := range cached {
+	for _, f := range left {
 		err = errors.Join(err, removeIfThere(f))
 	}
 	err = errors.Join(err, removeIfThere(r.pidFile()))
@@ -224,13 +220,29 @@ func killAll(id, dir string) error {
 	return err
 }
 
+// bundles is the folder with one folder per sandbox and container that runs.
+func (r *Runtime) bundles() string {
+	return filepath.Join(r.stateDir(), "io.containerd.runtime.v2.task/k8s.io")
+}
+
+// cniResults lists what libcni keeps of our sandboxes, in a folder which all
+// of a machine share: those of our network, and the sandboxes' loopbacks.
+func (r *Runtime) cniResults() []string {
+	const dir = "/var/lib/cni/results"
+	results, _ := filepath.Glob(filepath.Join(dir, r.networkName()+"-*"))
+	ids, _ := os.ReadDir(r.bundles())
+	for _, id := range ids {
+		results = append(results, filepath.Join(dir, "cni-loopback-"+id.Name()+"-lo"))
+	}
+	return results
+}
+
 // shimSockets lists the sockets that this runtime's shims listen on. They
 // stand in a folder which all containerds of a machine share.
 func (r *Runtime) shimSockets() []string {
 	var sockets []string
-	bundles := filepath.Join(r.stateDir(), "io.containerd.runtime.v2.task/k8s.io/*")
 	for _, name := range []string{"address", "bootstrap.json"} {
-		files, _ := filepath.Glob(filepath.Join(bundles, name))
+		files, _ := filepath.Glob(filepath.Join(r.bundles(), "*", name))
 		for _, f := range files {
 			data, _ := os.ReadFile(f)
 			if _, rest, ok := strings.Cut(string(data), "unix://"); ok {
