@@ -3,12 +3,18 @@ package lab
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -55,6 +61,7 @@ func TestRuntimeRunsPod(t *testing.T) {
 
 // A lab that ends with pods running takes them down.
 func TestCloseTakesPodsDown(t *testing.T) {
+	t.Parallel()
 	l := New(t, Options{})
 	if err := l.CRI.RunPod(t.Context(), l.barePod(t, "left")); err != nil {
 		t.Fatal(err)
@@ -73,6 +80,7 @@ func (l *Lab) barePod(t *testing.T, name string) *BarePod {
 // A registry with credentials is pulled from through the runtime, by both
 // its names, and refuses who has none.
 func TestRegistry(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	l := New(t, Options{})
 	r, err := l.Registry(RegistryOptions{User: "u", Password: "p", Alias: "registry.test"})
@@ -110,6 +118,7 @@ func TestRegistry(t *testing.T) {
 // The agent is followed through its signals; its process runs in the lab's
 // network, which has the node's address and no other way out.
 func TestAgentProcess(t *testing.T) {
+	t.Parallel()
 	l := New(t, Options{})
 	a, err := l.Agent("")
 	if err != nil {
@@ -145,5 +154,62 @@ func TestAgentProcess(t *testing.T) {
 	}
 	if pid := a.Pid(); pid != 0 {
 		t.Errorf("a killed agent has pid %d", pid)
+	}
+}
+
+// What is left is told: a process, a mount and a cgroup of the lab's show as
+// leaks as long as they are there.
+func TestLeaksTells(t *testing.T) {
+	t.Parallel()
+	l := New(t, Options{})
+	before := l.Snapshot()
+	mark := l.Path("mark")
+	if err := os.Mkdir(mark, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("none", mark, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	cgroups, err := cgroupMounts()
+	if err != nil || len(cgroups) == 0 {
+		t.Fatalf("cgroup mounts: %v, %v", cgroups, err)
+	}
+	cgroup := filepath.Join(cgroups[0], l.CgroupRoot)
+	if err := os.Mkdir(cgroup, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	sleep := exec.Command("sleep", "60")
+	sleep.Env = []string{labEnv + "=" + l.ID}
+	if err := sleep.Start(); err != nil {
+		t.Fatal(err)
+	}
+	leaks := l.Leaks(before)
+	want := []string{"cgroup " + cgroup, "mount " + mark, fmt.Sprintf("process %d sleep 60", sleep.Process.Pid)}
+	if !slices.Equal(leaks, want) {
+		t.Errorf("leaks %q, want %q", leaks, want)
+	}
+	if err := errors.Join(unix.Unmount(mark, 0), os.Remove(cgroup), sleep.Process.Kill()); err != nil {
+		t.Error(err)
+	}
+	sleep.Wait() //nolint:errcheck // killed
+	if leaks := l.Leaks(before); len(leaks) > 0 {
+		t.Errorf("leaks %q after all is gone", leaks)
+	}
+}
+
+// A frozen shim and a frozen containerd don't hinder the end.
+func TestCloseTakesFrozenDown(t *testing.T) {
+	t.Parallel()
+	l := New(t, Options{Version: Containerd16})
+	pod := l.barePod(t, "frozen")
+	if err := l.CRI.RunPod(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	shim, err := l.Runtime.ShimPid(pod.Sandbox)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(signalProcess(shim, syscall.SIGSTOP), l.Runtime.Pause()); err != nil {
+		t.Fatal(err)
 	}
 }

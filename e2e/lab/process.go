@@ -111,17 +111,3 @@ func rootIsUnder(proc, dir string) bool {
 	}
 	return false
 }
-
-// processState is the state letter of proc(5), or 0 if there is no such process.
-func processState(pid int) byte {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0
-	}
-	// The name before it is in parentheses and may contain any byte.
-	_, rest, ok := strings.Cut(string(stat[bytes.LastIndexByte(stat, ')'):]), " ")
-	if !ok || rest == "" {
-		return 0
-	}
-	return rest[0]
-}

@@ -126,7 +126,7 @@ func (r *Runtime) awaitReady(ctx context.Context) error {
 	}
 	defer c.Close()
 	return poll(ctx, func() error {
-		if pid := r.Pid(); pid != 0 && processState(pid) == 'Z' {
+		if r.Pid() == 0 {
 			return fatal(errors.New("it ended at once"))
 		}
 		return c.Ready(ctx)
@@ -252,4 +252,15 @@ func (r *Runtime) shimSockets() []string {
 		}
 	}
 	return sockets
+}
+
+// ShimPid is the process id of the shim that holds a sandbox and its
+// containers, for tests that freeze or kill it.
+func (r *Runtime) ShimPid(sandbox string) (int, error) {
+	for pid, cmdline := range processesOf(r.ID, r.Dir) {
+		if strings.Contains(cmdline, "containerd-shim") && strings.Contains(cmdline, "-id "+sandbox) {
+			return pid, nil
+		}
+	}
+	return 0, fmt.Errorf("find shim of sandbox %s: no such process", sandbox)
 }
