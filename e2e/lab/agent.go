@@ -103,9 +103,9 @@ func (a *Agent) Start() error {
 }
 
 // Command is another run of the program beside the agent, such as
-// Command("pods"), inside the network and with the agent's folders.
+// Command("pods"), inside the network, with the agent's --root-dir put last.
 func (a *Agent) Command(args ...string) *exec.Cmd {
-	cmd := a.lab.Network.Command(a.Binary, args...)
+	cmd := a.lab.Network.Command(a.Binary, append(args, "--root-dir="+a.Root)...)
 	cmd.Env = append(append(a.lab.Runtime.Programs.environ(), labEnv+"="+a.lab.ID), a.Env...)
 	return cmd
 }

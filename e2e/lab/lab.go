@@ -58,6 +58,7 @@ func New(tb TB, o Options) *Lab {
 }
 
 func build(tb TB, o Options) (*Lab, error) {
+	sweepOnce.Do(func() { sweep(tb) })
 	id := newID()
 	dir, err := os.MkdirTemp("", "lab-"+id+"-")
 	if err != nil {
@@ -65,6 +66,9 @@ func build(tb TB, o Options) (*Lab, error) {
 	}
 	l := &Lab{ID: id, Dir: dir, CgroupRoot: "/" + cgroupPrefix + id, tb: tb}
 	tb.Cleanup(l.close)
+	if err := writeOwner(dir); err != nil {
+		return nil, err
+	}
 	if l.Images, err = BuildImages(); err != nil {
 		return nil, err
 	}
@@ -114,14 +118,7 @@ func (l *Lab) close() {
 	if l.CRI != nil {
 		err = errors.Join(err, l.CRI.Close())
 	}
-	if l.Runtime != nil {
-		err = errors.Join(err, l.Runtime.Stop())
-	}
-	if l.Network != nil {
-		err = errors.Join(err, l.Network.Close())
-	}
-	err = errors.Join(err, Clean(l.ID, l.CgroupRoot, l.Dir))
-	if err != nil {
+	if err = errors.Join(err, takeDown(l.ID, l.Dir)); err != nil {
 		l.tb.Errorf("lab: take down: %v", err)
 	}
 	for fact := range l.facts() {

@@ -213,3 +213,35 @@ func TestCloseTakesFrozenDown(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A lab whose process was killed is taken down by the next one's.
+func TestSweep(t *testing.T) {
+	t.Parallel()
+	if os.Getenv("LAB_TO_LEAVE") != "" {
+		l := New(t, Options{})
+		if err := l.CRI.RunPod(t.Context(), l.barePod(t, "left")); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Println("folder:", l.Dir)
+		if err := syscall.Kill(os.Getpid(), syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	child := exec.Command(os.Args[0], "-test.run=^TestSweep$")
+	child.Env = append(os.Environ(), "LAB_TO_LEAVE=1")
+	out, err := child.Output()
+	_, rest, _ := strings.Cut(string(out), "folder: ")
+	dir := strings.TrimSpace(rest)
+	if err == nil || dir == "" {
+		t.Fatalf("child left no lab: %v, %s", err, out)
+	}
+	sweep(t)
+	id := strings.Split(filepath.Base(dir), "-")[1]
+	left := &Lab{ID: id, Dir: dir, CgroupRoot: "/" + cgroupPrefix + id, Network: &Network{Name: "lab-" + id}}
+	if facts := left.facts(); len(facts) > 0 {
+		t.Errorf("after the sweep: %v", facts)
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("folder %s: %v, want none", dir, err)
+	}
+}
