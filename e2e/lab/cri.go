@@ -2,7 +2,6 @@ package lab
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"google.golang.org/grpc"
@@ -146,19 +145,6 @@ func (c *CRI) RemoveSandbox(ctx context.Context, id string) error {
 		return fmt.Errorf("remove sandbox %s: %w", id, err)
 	}
 	return nil
-}
-
-// RemoveAll stops and removes every sandbox, and so gives back what CNI
-// plugins hold outside the pods: addresses and host port rules.
-func (c *CRI) RemoveAll(ctx context.Context) error {
-	sandboxes, err := c.Sandboxes(ctx, "")
-	if err != nil {
-		return err
-	}
-	for _, s := range sandboxes {
-		err = errors.Join(err, c.RemoveSandbox(ctx, s.Id))
-	}
-	return err
 }
 
 func (p *BarePod) labels() map[string]string {

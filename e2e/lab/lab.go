@@ -96,7 +96,7 @@ func build(tb TB, o Options) (*Lab, error) {
 
 func newID() string {
 	b := make([]byte, 3)
-	rand.Read(b) //nolint:errcheck // never fails
+	rand.Read(b) // never fails
 	return hex.EncodeToString(b)
 }
 

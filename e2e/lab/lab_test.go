@@ -191,7 +191,7 @@ func TestLeaksTells(t *testing.T) {
 	if err := errors.Join(unix.Unmount(mark, 0), os.Remove(cgroup), sleep.Process.Kill()); err != nil {
 		t.Error(err)
 	}
-	sleep.Wait() //nolint:errcheck // killed
+	sleep.Wait() // killed
 	if leaks := l.Leaks(before); len(leaks) > 0 {
 		t.Errorf("leaks %q after all is gone", leaks)
 	}

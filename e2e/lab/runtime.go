@@ -111,7 +111,7 @@ func (r *Runtime) launch() error {
 		return err
 	}
 	// Only reaps: the end is seen through the pid, also by later processes.
-	go cmd.Wait() //nolint:errcheck
+	go cmd.Wait()
 	return os.WriteFile(r.pidFile(), []byte(strconv.Itoa(cmd.Process.Pid)), 0o644)
 }
 
