@@ -111,3 +111,15 @@ func rootIsUnder(proc, dir string) bool {
 	}
 	return false
 }
+
+// inExec tells a process without a command line because it is in the middle
+// of exec(2) from one that has ended and only waits to be reaped.
+func inExec(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	// The state follows the name, which is in parentheses and may have any byte.
+	_, state, _ := bytes.Cut(stat[bytes.LastIndexByte(stat, ')')+1:], []byte{' '})
+	return len(state) > 0 && state[0] != 'Z' && state[0] != 'X'
+}

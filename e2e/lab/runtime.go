@@ -77,10 +77,15 @@ func (r *Runtime) Pid() int {
 		return 0
 	}
 	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if err != nil || !strings.Contains(string(cmdline), r.configFile()) {
+	switch {
+	case err != nil:
 		return 0
+	case strings.Contains(string(cmdline), r.configFile()):
+		return pid
+	case len(cmdline) == 0 && inExec(pid):
+		return pid
 	}
-	return pid
+	return 0
 }
 
 // Start starts containerd and returns when its CRI plugin answers that the
