@@ -49,6 +49,8 @@ func TestDataBehindMountsIsNeverLost(t *testing.T) {
 				t.Fatal(err)
 			}
 			bind(t, dir, target)
+			hosts := filepath.Join(v.pods, string(uid), "etc-hosts")
+			write(t, hosts, "kept")
 			unmountErr := v.Unmount(t.Context(), uid)
 			removeErr := v.RemovePod(t.Context(), uid)
 			if removeErr == nil || !strings.Contains(removeErr.Error(), target) {
@@ -59,6 +61,11 @@ func TestDataBehindMountsIsNeverLost(t *testing.T) {
 			}
 			wantContent(t, file, "precious")
 			wantContent(t, filepath.Join(target, "deep", "data"), "precious")
+			// A refusal leaves the rest of the pod's folder as well.
+			wantContent(t, hosts, "kept")
+			if _, err := os.Stat(filepath.Join(v.pods, string(uid), "volumes")); err != nil {
+				t.Error(err)
+			}
 
 			if err := unix.Unmount(target, 0); err != nil {
 				t.Fatal(err)
@@ -230,6 +237,7 @@ func TestDeepAndWideTrees(t *testing.T) {
 	if err := dir.Close(); err != nil {
 		t.Fatal(err)
 	}
+	limitOpenFiles(t, 256)
 	for i := range 2000 {
 		write(t, filepath.Join(tree, fmt.Sprint("f", i)), "")
 	}
@@ -238,6 +246,22 @@ func TestDeepAndWideTrees(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantGone(t, tree)
+}
+
+func limitOpenFiles(t *testing.T, n uint64) {
+	t.Helper()
+	var before unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n, Max: before.Max}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestWalkEndsWithItsContext(t *testing.T) {
