@@ -160,18 +160,12 @@ func QoS(spec *v1.Pod) v1.PodQOSClass {
 	return v1.PodQOSBurstable
 }
 
-// Priority is the pod's priority; that of a static pod is critical
+// SystemCritical is the priority from which a pod is critical to its node
 // (behaviour row 1.2-15).
-func Priority(spec *v1.Pod) int32 {
-	switch {
-	case IsStatic(spec):
-		return max(systemCritical, value(spec.Spec.Priority))
-	default:
-		return value(spec.Spec.Priority)
-	}
-}
+const SystemCritical = 2_000_000_000
 
-const systemCritical = 2_000_000_000
+// Priority is the pod's priority, 0 by default.
+func Priority(spec *v1.Pod) int32 { return value(spec.Spec.Priority) }
 
 func value(p *int32) int32 {
 	if p == nil {

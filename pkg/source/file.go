@@ -1,0 +1,145 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	// settle is how long a file must stay as it is before anything bad that is
+	// seen in it is believed, and how long a file that was renamed away may be
+	// missing: writers that truncate, rename and write again take less.
+	settle = 200 * time.Millisecond
+	// spread is the least time between two looks at the folder while updates
+	// follow each other: a thousand files dropped at once give few updates.
+	spread = 10 * time.Millisecond
+	// writerWait is the first wait for a writer to close its file; it doubles up
+	// to settle.
+	writerWait = 500 * time.Microsecond
+)
+
+// file is the source of pods in a folder or a file.
+type file struct {
+	path   string
+	node   string
+	reread time.Duration
+	log    *slog.Logger
+}
+
+// NewFile gives the pods in the files of a folder, or in a single file
+// (behaviour rows 1.1-1, 1.1-2). Changes are noticed at once; reread is how
+// often the path is looked at all the same, 20 s when 0. A path that doesn't
+// exist gives no pods until it appears.
+func NewFile(path, nodeName string, reread time.Duration) Source {
+	if reread <= 0 {
+		reread = 20 * time.Second
+	}
+	return &file{path: filepath.Clean(path), node: nodeName, reread: reread,
+		log: slog.With("source", FileName, "path", path)}
+}
+
+func (f *file) Name() string { return FileName }
+
+// Run is documented at Source.
+func (f *file) Run(ctx context.Context, out chan<- Update) error {
+	w := newWatch(f.path, f.log)
+	defer w.close()
+	folder := folder{path: f.path, place: place{source: FileName, node: f.node}, files: map[string]*manifest{}}
+	tick := time.NewTicker(f.reread)
+	defer tick.Stop()
+	look := time.NewTimer(0) // when to look at the files next
+	defer look.Stop()
+	var (
+		soonest time.Time       // no look before this
+		pending Update          // not received yet
+		send    chan<- Update   // nil while nothing is pending
+		told    []Problem       // the newest problems logged
+		first   = true          // nothing was sent yet
+		touched = map[string]op{} // what changed since the last look
+	)
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case e := <-w.events():
+			if w.concerns(e.Name) {
+				touched[e.Name] |= opOf(e)
+				look.Reset(time.Until(soonest))
+			}
+		case err := <-w.errors():
+			f.log.Warn("lost track of changes, looking at all files", "error", err)
+			look.Reset(time.Until(soonest))
+		case <-tick.C:
+			look.Reset(0)
+		case <-look.C:
+			w.follow()
+			now := time.Now()
+			changed, again := folder.scan(touched, now)
+			clear(touched)
+			if !again.IsZero() {
+				look.Reset(again.Sub(now))
+			}
+			if !changed && !first {
+				continue
+			}
+			first = false
+			pending, send = folder.update(), out
+			logChanges(f.log, told, pending.Problems)
+			told = pending.Problems
+			soonest = now.Add(spread)
+		case send <- pending:
+			send = nil
+		}
+	}
+}
+
+// list names the files that may hold manifests, sorted, and says whether there
+// is anything at path.
+func list(path string) ([]string, error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look at manifests: %w", err)
+	}
+	if !info.IsDir() {
+		return []string{path}, nil
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return nil, fmt.Errorf("list manifests: %w", err)
+	}
+	var names []string
+	for _, e := range entries {
+		if !ignored(e.Name()) {
+			names = append(names, filepath.Join(path, e.Name()))
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// ignored says that a name is hidden (the folders of an atomically swapped
+// volume too) or the mark of an editor: backup, swap file, probe for rights.
+func ignored(name string) bool {
+	if strings.HasPrefix(name, ".") || strings.HasSuffix(name, "~") || name == "4913" {
+		return true
+	}
+	if strings.HasPrefix(name, "#") && strings.HasSuffix(name, "#") {
+		return true
+	}
+	switch filepath.Ext(name) {
+	case ".bak", ".swp", ".swo", ".swx", ".tmp":
+		return true
+	}
+	return false
+}
