@@ -72,11 +72,11 @@ func (t *Tree) existing(name string) []string {
 }
 
 func (t *Tree) drain(ctx context.Context, uid types.UID, dirs []string) error {
-	if t.v2() {
-		for _, dir := range dirs { // the one that there is
-			return drainV2(ctx, uid, dir)
-		}
+	switch {
+	case len(dirs) == 0:
 		return nil
+	case t.v2():
+		return drainV2(ctx, uid, dirs[0]) // there is no other
 	}
 	return drainV1(ctx, uid, dirs)
 }
