@@ -3,11 +3,13 @@ package cri
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -32,7 +34,7 @@ func environment(p *v1.Pod, c *v1.Container, podIPs []string, o PodOptions) ([]*
 			value = expand(value, values)
 		case e.ValueFrom != nil:
 			var err error
-			if value, err = valueFrom(p, e.ValueFrom, podIPs, o); err != nil {
+			if value, err = valueFrom(p, c, e.ValueFrom, podIPs, o); err != nil {
 				return nil, nil, fmt.Errorf("env %s: %w", e.Name, err)
 			}
 		}
@@ -48,7 +50,7 @@ func environment(p *v1.Pod, c *v1.Container, podIPs []string, o PodOptions) ([]*
 	return out, values, nil
 }
 
-func valueFrom(p *v1.Pod, from *v1.EnvVarSource, podIPs []string, o PodOptions) (string, error) {
+func valueFrom(p *v1.Pod, c *v1.Container, from *v1.EnvVarSource, podIPs []string, o PodOptions) (string, error) {
 	switch {
 	case from.FieldRef != nil:
 		return field(p, from.FieldRef.FieldPath, podIPs, o)
@@ -57,11 +59,43 @@ func valueFrom(p *v1.Pod, from *v1.EnvVarSource, podIPs []string, o PodOptions) 
 	case from.SecretKeyRef != nil:
 		return "", fmt.Errorf("secret %q cannot be read: secrets are not built yet", from.SecretKeyRef.Name)
 	case from.ResourceFieldRef != nil:
-		return "", fmt.Errorf("resourceFieldRef %q is not built yet", from.ResourceFieldRef.Resource)
+		return resourceField(p, c, from.ResourceFieldRef)
 	case from.FileKeyRef != nil:
 		return "", fmt.Errorf("fileKeyRef %q is not built yet", from.FileKeyRef.Path)
 	}
 	return "", fmt.Errorf("valueFrom names no source")
+}
+
+// resourceField is a request or limit in units of the divisor, rounded up
+// (behaviour row 1.7-7).
+func resourceField(p *v1.Pod, c *v1.Container, from *v1.ResourceFieldSelector) (string, error) {
+	if from.ContainerName != "" {
+		var err error
+		if c, err = containerNamed(p, from.ContainerName); err != nil {
+			return "", fmt.Errorf("resourceFieldRef: %w", err)
+		}
+	}
+	kind, name, _ := strings.Cut(from.Resource, ".")
+	list, ok := map[string]v1.ResourceList{"limits": c.Resources.Limits, "requests": c.Resources.Requests}[kind]
+	if !ok {
+		return "", fmt.Errorf("resourceFieldRef: unsupported resource %q", from.Resource)
+	}
+	q, set := list[v1.ResourceName(name)]
+	if !set && kind == "limits" {
+		return "", fmt.Errorf("resourceFieldRef %s: the container has no such limit, and the node's allocatable in its place is not built yet", from.Resource)
+	}
+	unit := from.Divisor
+	if unit.IsZero() {
+		unit = resource.MustParse("1")
+	}
+	if name == string(v1.ResourceCPU) {
+		return ceil(q.MilliValue(), unit.MilliValue()), nil
+	}
+	return ceil(q.Value(), unit.Value()), nil
+}
+
+func ceil(value, unit int64) string {
+	return strconv.FormatInt(int64(math.Ceil(float64(value)/float64(unit))), 10)
 }
 
 // field is the pod's field at path (behaviour row 1.7-6).

@@ -102,10 +102,15 @@ func (c *Client) imageUser(ctx context.Context, ref string) (ImageUser, error) {
 	if err != nil {
 		return ImageUser{}, fmt.Errorf("read user of image %s: %w", ref, err)
 	}
-	if uid := r.GetImage().GetUid(); uid != nil {
-		return ImageUser{UID: uid.Value}, nil
+	return userOf(r.GetImage()), nil
+}
+
+// userOf is root when the image says nothing.
+func userOf(image *runtimeapi.Image) ImageUser {
+	if uid := image.GetUid(); uid != nil {
+		return ImageUser{UID: uid.Value}
 	}
-	return ImageUser{Name: r.GetImage().GetUsername()}, nil
+	return ImageUser{Name: image.GetUsername()}
 }
 
 // target is the running container that an ephemeral one is aimed at, "" when

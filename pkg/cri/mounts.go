@@ -82,24 +82,28 @@ func (c *Client) volumeMount(p *v1.Pod, vm v1.VolumeMount, volumes, env map[stri
 	if err != nil {
 		return nil, err
 	}
+	volume := volumeNamed(p, vm.Name)
+	// What the agent writes is not the container's to change.
+	written := volume.ConfigMap != nil || volume.Secret != nil || volume.DownwardAPI != nil || volume.Projected != nil
 	return &runtimeapi.Mount{
 		ContainerPath:     absolute(vm.MountPath),
 		HostPath:          host,
-		Readonly:          vm.ReadOnly,
+		Readonly:          vm.ReadOnly || written,
 		RecursiveReadOnly: recursive,
 		Propagation:       how,
-		SelinuxRelabel:    c.machine.SELinux && !isHostPath(p, vm.Name),
+		// The node's own files keep their SELinux labels.
+		SelinuxRelabel: c.machine.SELinux && volume.HostPath == nil && !written,
 	}, nil
 }
 
-// isHostPath: the node's own files keep their SELinux labels.
-func isHostPath(p *v1.Pod, volume string) bool {
-	for i := range p.Spec.Volumes {
-		if v := &p.Spec.Volumes[i]; v.Name == volume {
-			return v.HostPath != nil
+// volumeNamed is empty when the pod has no such volume.
+func volumeNamed(p *v1.Pod, name string) v1.Volume {
+	for _, v := range p.Spec.Volumes {
+		if v.Name == name {
+			return v
 		}
 	}
-	return false
+	return v1.Volume{}
 }
 
 // expandSubPath needs a value for every name: an empty one would mount the
