@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
@@ -154,11 +155,10 @@ func (p place) pod(doc []byte, prefix string, c *contents) {
 func (p place) strictly(doc []byte, v any, name, prefix string, c *contents) bool {
 	strict, err := kjson.UnmarshalStrict(doc, v)
 	if err != nil {
-		path := ""
-		var wrongType *json.UnmarshalTypeError
-		if errors.As(err, &wrongType) {
-			path = wrongType.Field
-		}
+		path := locate(doc, func(doc []byte) error {
+			_, err := kjson.UnmarshalStrict(doc, reflect.New(reflect.TypeOf(v).Elem()).Interface())
+			return err
+		})
 		p.refuse(c, name, &field.Error{Field: prefix + path, Detail: strings.TrimPrefix(err.Error(), "json: ")})
 		return false
 	}

@@ -11,23 +11,16 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/fsnotify/fsnotify"
 )
 
-const (
-	// settle is how long a file must stay as it is before anything bad that is
-	// seen in it is believed, and how long a file that was renamed away may be
-	// missing: writers that truncate, rename and write again take less.
-	settle = 200 * time.Millisecond
-	// spread is the least time between two looks at the folder while updates
-	// follow each other: a thousand files dropped at once give few updates.
-	spread = 10 * time.Millisecond
-	// writerWait is the first wait for a writer to close its file; it doubles up
-	// to settle.
-	writerWait = 500 * time.Microsecond
-)
+// spread is the least time between two looks at the folder while updates follow
+// each other: a thousand files dropped at once give few updates.
+const spread = 10 * time.Millisecond
 
-// file is the source of pods in a folder or a file.
-type file struct {
+// fileSource is the source of pods in a folder or a file.
+type fileSource struct {
 	path   string
 	node   string
 	reread time.Duration
@@ -42,28 +35,31 @@ func NewFile(path, nodeName string, reread time.Duration) Source {
 	if reread <= 0 {
 		reread = 20 * time.Second
 	}
-	return &file{path: filepath.Clean(path), node: nodeName, reread: reread,
+	if absolute, err := filepath.Abs(path); err == nil {
+		path = absolute // fails only without a working folder
+	}
+	return &fileSource{path: path, node: nodeName, reread: reread,
 		log: slog.With("source", FileName, "path", path)}
 }
 
-func (f *file) Name() string { return FileName }
+func (f *fileSource) Name() string { return FileName }
 
 // Run is documented at Source.
-func (f *file) Run(ctx context.Context, out chan<- Update) error {
+func (f *fileSource) Run(ctx context.Context, out chan<- Update) error {
 	w := newWatch(f.path, f.log)
 	defer w.close()
-	folder := folder{path: f.path, place: place{source: FileName, node: f.node}, files: map[string]*manifest{}}
+	files := folder{path: f.path, place: place{source: FileName, node: f.node}, files: map[string]*manifest{}}
 	tick := time.NewTicker(f.reread)
 	defer tick.Stop()
 	look := time.NewTimer(0) // when to look at the files next
 	defer look.Stop()
 	var (
-		soonest time.Time       // no look before this
-		pending Update          // not received yet
-		send    chan<- Update   // nil while nothing is pending
-		told    []Problem       // the newest problems logged
-		first   = true          // nothing was sent yet
-		touched = map[string]op{} // what changed since the last look
+		soonest time.Time           // no look before this
+		pending Update              // not received yet
+		send    chan<- Update       // nil while nothing is pending
+		told    []Problem           // the newest problems logged
+		first   = true              // nothing was sent yet
+		touched = map[string]bool{} // what changed since the last look, true: deleted
 	)
 	for {
 		select {
@@ -71,7 +67,7 @@ func (f *file) Run(ctx context.Context, out chan<- Update) error {
 			return ctx.Err()
 		case e := <-w.events():
 			if w.concerns(e.Name) {
-				touched[e.Name] |= opOf(e)
+				touched[e.Name] = e.Has(fsnotify.Remove)
 				look.Reset(time.Until(soonest))
 			}
 		case err := <-w.errors():
@@ -82,7 +78,7 @@ func (f *file) Run(ctx context.Context, out chan<- Update) error {
 		case <-look.C:
 			w.follow()
 			now := time.Now()
-			changed, again := folder.scan(touched, now)
+			changed, again := files.scan(touched, now)
 			clear(touched)
 			if !again.IsZero() {
 				look.Reset(again.Sub(now))
@@ -91,7 +87,7 @@ func (f *file) Run(ctx context.Context, out chan<- Update) error {
 				continue
 			}
 			first = false
-			pending, send = folder.update(), out
+			pending, send = files.update(), out
 			logChanges(f.log, told, pending.Problems)
 			told = pending.Problems
 			soonest = now.Add(spread)

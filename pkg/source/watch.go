@@ -8,24 +8,6 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// op says what happened to a name, as far as it matters.
-type op uint8
-
-const (
-	written op = 1 << iota // or created, or made readable
-	renamed                // away; it may come back in a moment
-)
-
-func opOf(e fsnotify.Event) op {
-	if e.Has(fsnotify.Rename) {
-		return renamed
-	}
-	if e.Has(fsnotify.Remove) {
-		return 0
-	}
-	return written
-}
-
 // watch follows a folder and what stands above it: the folder may appear,
 // vanish and be replaced. A single file is followed through its folder, since
 // it may be replaced by another.
@@ -35,6 +17,7 @@ type watch struct {
 	inotify *fsnotify.Watcher // nil when the kernel gives none
 	above   string            // the nearest existing folder above path
 	inside  os.FileInfo       // the folder at path that is watched
+	warned  bool
 }
 
 func newWatch(path string, log *slog.Logger) *watch {
@@ -80,7 +63,8 @@ func (w *watch) follow() {
 
 func (w *watch) add(folder string) bool {
 	err := w.inotify.Add(folder)
-	if err != nil {
+	if err != nil && !w.warned {
+		w.warned = true
 		w.log.Warn("can't watch folder, only re-reading it now and then", "folder", folder, "error", err)
 	}
 	return err == nil
@@ -95,10 +79,14 @@ func (w *watch) drop(folder string) {
 
 // concerns says whether a change of name can change what is at path.
 func (w *watch) concerns(name string) bool {
-	if name == w.path || w.inside == nil || w.above != filepath.Dir(w.path) {
+	above := filepath.Dir(w.path)
+	switch {
+	case name == w.path || filepath.Dir(name) == w.path:
 		return true
+	case w.above != above:
+		return true // a part of the path may have appeared
 	}
-	return filepath.Dir(name) == w.path
+	return name == above || filepath.Base(name) == "..data" // an atomically swapped volume
 }
 
 func (w *watch) events() <-chan fsnotify.Event {
