@@ -270,8 +270,8 @@ type Record struct {
 type Remembered struct {
 	Ran         bool    `json:"ran,omitempty"`
 	Restarts    int32   `json:"restarts,omitempty"`
-	Backoff     Backoff    `json:"backoff,omitzero"`
-	PullBackoff Backoff    `json:"pullBackoff,omitzero"`
+	Backoff     Backoff `json:"backoff,omitzero"`
+	PullBackoff Backoff `json:"pullBackoff,omitzero"`
 }
 
 // Node is the immutable view of the node that a pod is planned with.
