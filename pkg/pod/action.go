@@ -40,8 +40,10 @@ const (
 	RemoveSandbox Kind = "removesandbox"
 	// Unmount takes the volumes down.
 	Unmount Kind = "unmount"
-	// Clean removes the cgroup and, of an unwanted pod, folders and logs.
+	// Clean removes the cgroup.
 	Clean Kind = "clean"
+	// Erase removes an unwanted pod's folders and logs.
+	Erase Kind = "erase"
 	// Release gives the grant back to the ledger.
 	Release Kind = "release"
 	// Save writes the pod's record.

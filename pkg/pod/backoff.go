@@ -18,22 +18,23 @@ const (
 	backoffQuiet   = 10 * time.Minute
 )
 
-// Due is when the next try may begin after one that ended at end.
-func (b Backoff) Due(end time.Time) time.Time {
+// Due is when the next try may begin after one that ended at end. A maximum
+// above zero caps the delay.
+func (b Backoff) Due(end time.Time, maximum time.Duration) time.Time {
 	if b.Delay == 0 || end.Sub(b.At) > backoffQuiet {
 		return end
+	}
+	if maximum > 0 {
+		return end.Add(min(b.Delay, maximum))
 	}
 	return end.Add(b.Delay)
 }
 
 // Next is the back-off after a try was let through at now; end is when the
 // try before it ended.
-func (b Backoff) Next(end, now time.Time, maximum time.Duration) Backoff {
-	if maximum <= 0 {
-		maximum = backoffMax
-	}
+func (b Backoff) Next(end, now time.Time) Backoff {
 	if b.Delay == 0 || end.Sub(b.At) > backoffQuiet {
-		return Backoff{Delay: min(backoffInitial, maximum), At: now}
+		return Backoff{Delay: backoffInitial, At: now}
 	}
-	return Backoff{Delay: min(2*b.Delay, maximum), At: now}
+	return Backoff{Delay: min(2*b.Delay, backoffMax), At: now}
 }

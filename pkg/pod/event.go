@@ -14,6 +14,7 @@ type Wanted struct {
 	At     time.Time
 	Spec   *v1.Pod
 	Origin string
+	Hashes map[string]string
 }
 
 // Ended says that the pod is to stop: its source dropped it, its deletion was

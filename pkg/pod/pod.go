@@ -25,6 +25,9 @@ type Pod struct {
 	Spec *v1.Pod
 	// Origin is where the wish came from: a file path, a URL, or "api".
 	Origin string
+	// Hashes are the container hashes of Spec by name (behaviour row T2): an
+	// instance with another one was made from another definition.
+	Hashes map[string]string
 	// Verdict is the ledger's answer; its zero value means not asked yet.
 	Verdict Verdict
 	// Stop is set once the pod is to end, and never cleared.
@@ -141,29 +144,27 @@ type Container struct {
 
 // Memory is what the agent remembers of a container beyond the runtime's view.
 type Memory struct {
-	// Restarts is the highest restart count seen or given.
+	// Known is the newest instance, Last the one before it; both stay known
+	// when the runtime's record of them is gone. One that vanished while it
+	// ran is Exited with ContainerStatusUnknown (behaviour row 1.3-20).
+	Known, Last *Container
+	// Ran says that an instance was started once, though perhaps none is left.
+	Ran bool
+	// Restarts is the restart count of the newest instance.
 	Restarts int32
 	Backoff  Backoff
 	// Image is the reference to create the next instance from, set by a pull
 	// (or a check of presence) and used up by a create.
-	Image string
-	// PullBackoff delays the next try after a failed pull.
+	Image       string
 	PullBackoff Backoff
-	// Failure is why the container waits, set by a failed pull, create or
-	// start and cleared by the next success.
+	// Failure is why the container waits, set by a failed pull, create, start
+	// or hook and cleared by the next success.
 	Failure *Failure
 	// Tried says that the container had its turn in this sandbox, well or
 	// badly: those behind it need not wait for it any longer.
 	Tried bool
-	// Instance is the newest instance that we started, hooked or probed.
+	// Instance is what we did with the instance of this ID.
 	Instance Instance
-	// Lost is the last instance that vanished from the runtime while it ran.
-	Lost *Container
-	// Live is the instance last seen running, so that its loss is noticed.
-	Live *Container
-	// Known is the newest instance ever observed ended, kept for lastState
-	// when the runtime's record has been removed.
-	Known *Container
 }
 
 // Instance is what the agent knows of one running instance.
@@ -207,7 +208,7 @@ type Setup struct {
 	// Recorded is the durable part as it was last written to disk.
 	Recorded *Record
 	// Steps towards the end, after the last container has stopped.
-	Unmounted, Cleaned, Released bool
+	Unmounted, Cleaned, Erased, Released bool
 }
 
 // Failure is why something did not work, classified once where it entered.
@@ -267,10 +268,10 @@ type Record struct {
 
 // Remembered is the durable part of a container's Memory.
 type Remembered struct {
-	Restarts    int32      `json:"restarts,omitempty"`
-	Backoff     Backoff    `json:"backoff,omitzero"`
-	PullBackoff Backoff    `json:"pullBackoff,omitzero"`
-	Known       *Container `json:"known,omitempty"`
+	Ran         bool    `json:"ran,omitempty"`
+	Restarts    int32   `json:"restarts,omitempty"`
+	Backoff     Backoff `json:"backoff,omitzero"`
+	PullBackoff Backoff `json:"pullBackoff,omitzero"`
 }
 
 // Node is the immutable view of the node that a pod is planned with.

@@ -1,0 +1,306 @@
+package pod
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+)
+
+// New is a pod that a source wants or the runtime shows. A record, if there
+// is one, says what an earlier process knew.
+func New(w Wanted, view View, r *Record) Pod {
+	p := Pod{Spec: w.Spec, Origin: w.Origin, Hashes: w.Hashes, Started: w.At, Phase: v1.PodPending}
+	if r != nil {
+		p.Started = r.Started
+		p.Phase = r.Phase
+		p.Stop = r.Stop
+		p.Setup.Recorded = r
+		p.Containers = make(map[string]Memory, len(r.Containers))
+		for name, c := range r.Containers {
+			p.Containers[name] = Memory{Ran: c.Ran, Restarts: c.Restarts, Backoff: c.Backoff, PullBackoff: c.PullBackoff}
+		}
+	}
+	for name, n := range view.Logged {
+		p.remember(name, func(m *Memory) { m.Ran, m.Restarts = true, max(m.Restarts, n) })
+	}
+	view.Logged = nil
+	p = p.see(view, w.At)
+	p.presumeLost(w.At)
+	return p.settle(w.At)
+}
+
+// Apply is what is known of the pod after the event. Notes made here are what
+// people are told.
+func Apply(p Pod, event Event) Pod {
+	var at time.Time
+	switch e := event.(type) {
+	case Wanted:
+		at = e.At
+		if p.Stop == nil || !p.Stop.Unwanted {
+			p.want(e)
+		}
+	case Ended:
+		at = e.At
+		p.end(e)
+	case Judged:
+		at = e.At
+		p.judge(e)
+	case Begun:
+		at = e.At
+		p.begin(e)
+	case Done:
+		at = e.At
+		p = p.done(e)
+	case Changed:
+		at = e.At
+		p.Stale = true
+	case Probed:
+		at = e.At
+		p.probed(e)
+	case Tick:
+		at = e.At
+	}
+	return p.settle(at)
+}
+
+// want takes in a newer wish. What was fetched, failed or waits for a
+// container whose definition changed is of no use any more.
+func (p *Pod) want(w Wanted) {
+	for name, hash := range w.Hashes {
+		if p.Hashes[name] != hash {
+			p.remember(name, func(m *Memory) { m.Image, m.Failure, m.PullBackoff = "", nil, Backoff{} })
+		}
+	}
+	p.Spec, p.Origin, p.Hashes = w.Spec, w.Origin, w.Hashes
+}
+
+// remember alters what is remembered of a container, on a copy.
+func (p *Pod) remember(name string, alter func(*Memory)) {
+	m := p.Containers[name]
+	alter(&m)
+	p.Containers = with(p.Containers, name, m)
+}
+
+// with is the map with one entry changed; the old one stays as it is.
+func with[M ~map[K]V, K comparable, V any](m M, k K, v V) M {
+	n := make(M, len(m)+1)
+	maps.Copy(n, m)
+	n[k] = v
+	return n
+}
+
+// without is the map with one entry less; the old one stays as it is.
+func without[M ~map[K]V, K comparable, V any](m M, k K) M {
+	if _, ok := m[k]; !ok {
+		return m
+	}
+	n := maps.Clone(m)
+	delete(n, k)
+	return n
+}
+
+const (
+	keptSteps = 64
+	keptNotes = 32
+)
+
+// note tells people something; said twice in a row it is only counted.
+func (p *Pod) note(at time.Time, warning bool, reason, container, format string, args ...any) {
+	n := Note{At: at, Seq: 1, Warning: warning, Reason: reason, Message: fmt.Sprintf(format, args...), Container: container, Count: 1}
+	for i := len(p.Notes) - 1; i >= 0; i-- {
+		old := p.Notes[i]
+		if old.Reason != n.Reason || old.Message != n.Message || old.Container != n.Container {
+			continue
+		}
+		old.At, old.Count = at, old.Count+1
+		p.Notes = slices.Clone(p.Notes)
+		p.Notes[i] = old
+		return
+	}
+	if len(p.Notes) > 0 {
+		n.Seq = p.Notes[len(p.Notes)-1].Seq + 1
+	}
+	p.Notes = append(slices.Clone(tail(p.Notes, keptNotes-1)), n)
+}
+
+// tail is the last n elements.
+func tail[S ~[]E, E any](s S, n int) S { return s[max(0, len(s)-n):] }
+
+// end decides that the pod stops, or shortens the grace that it has left
+// (behaviour row 1.5-12).
+func (p *Pod) end(e Ended) {
+	grace := e.Grace
+	if grace < 0 {
+		grace = specGrace(p.Spec)
+	}
+	grace = max(grace, time.Second)
+	if p.Stop == nil {
+		p.Stop = &Stop{At: e.At, Grace: grace, Phase: e.Phase, Reason: e.Reason, Message: e.Message, Unwanted: e.Unwanted}
+		return
+	}
+	stop := *p.Stop
+	stop.Unwanted = stop.Unwanted || e.Unwanted
+	if left := e.At.Add(grace).Sub(stop.At); left < stop.Grace {
+		stop.Grace = max(left, 0)
+	}
+	p.Stop = &stop
+}
+
+func (p *Pod) judge(e Judged) {
+	p.Verdict = e.Verdict
+	if e.Verdict.State == Granted && p.Setup.Recorded == nil {
+		// The grant was written with the pod as it is now.
+		r := p.Record()
+		p.Setup.Recorded = &r
+	}
+	p.Doing = without(p.Doing, Action{Kind: Admit}.Key())
+	p.Steps = p.stepped(Step{Key: string(Admit), Began: e.At, Ended: e.At, Error: e.Verdict.Message})
+	if e.Verdict.State != Refused || p.Stop != nil {
+		return
+	}
+	message := "Pod was rejected: " + e.Verdict.Message
+	p.note(e.At, true, e.Verdict.Reason, "", "%s", e.Verdict.Message)
+	p.Stop = &Stop{At: e.At, Grace: specGrace(p.Spec), Phase: v1.PodFailed, Reason: e.Verdict.Reason, Message: message}
+}
+
+func (p *Pod) begin(e Begun) {
+	a := e.Action
+	if a.Kind == Cancel {
+		if d, ok := p.Doing[a.ID]; ok {
+			d.Canceled = true
+			p.Doing = with(p.Doing, a.ID, d)
+		}
+		return
+	}
+	p.Doing = with(p.Doing, a.Key(), Doing{Action: a, Since: e.At, Changes: p.Changes})
+	switch a.Kind {
+	case StopContainer, PreStop:
+		p.remember(a.Container, func(m *Memory) {
+			if m.Instance.ID != a.ID {
+				m.Instance = Instance{ID: a.ID, PostStart: HookDone}
+			}
+			if !m.Instance.KillAt.IsZero() {
+				return
+			}
+			m.Instance.KillAt = e.At
+			p.note(e.At, false, "Killing", a.Container, "%s", a.Why)
+		})
+	case Create:
+		// A restart is let through: the next one waits longer.
+		p.remember(a.Container, func(m *Memory) {
+			if m.Known != nil && m.Backoff.At.Before(m.Known.FinishedAt) {
+				m.Backoff = m.Backoff.Next(m.Known.FinishedAt, e.At)
+			}
+		})
+	case RunSandbox:
+		if a.Attempt > 0 {
+			p.note(e.At, false, "SandboxChanged", "", "Pod sandbox changed, it will be killed and re-created.")
+		}
+	}
+}
+
+// probed takes a probe's answer, if it is about the newest instance.
+func (p *Pod) probed(e Probed) {
+	m := p.Containers[e.Container]
+	if m.Known == nil || m.Known.ID != e.ContainerID {
+		return
+	}
+	p.remember(e.Container, func(m *Memory) {
+		if m.Instance.ID != e.ContainerID {
+			m.Instance = Instance{ID: e.ContainerID, PostStart: HookDone}
+		}
+		switch e.Probe {
+		case Startup:
+			m.Instance.Startup = e.Result
+		case Liveness:
+			m.Instance.Liveness = e.Result
+		case Readiness:
+			m.Instance.Readiness = e.Result
+		}
+	})
+	if e.Result == Fail {
+		p.note(e.At, true, "Unhealthy", e.Container, "%s probe failed: %s", e.Probe, e.Message)
+	}
+}
+
+// String is the probe's name as in events.
+func (k Probe) String() string { return [...]string{"Startup", "Liveness", "Readiness"}[k] }
+
+// settle draws the conclusions that every event may bring: the pod's deadline
+// has passed, its containers are finished, its phase.
+func (p Pod) settle(at time.Time) Pod {
+	if p.Stop == nil && !at.Before(p.deadline()) {
+		p.Stop = &Stop{At: at, Grace: specGrace(p.Spec), Phase: v1.PodFailed, Reason: "DeadlineExceeded",
+			Message: "Pod was active on the node longer than the specified deadline"}
+		p.note(at, false, "DeadlineExceeded", "", "%s", p.Stop.Message)
+	}
+	if p.Stop == nil && p.finished() {
+		p.Stop = &Stop{At: at, Grace: specGrace(p.Spec)}
+	}
+	if !IsTerminal(p.Phase) {
+		p.Phase = p.phase()
+	}
+	return p
+}
+
+// deadline is when activeDeadlineSeconds ends the pod (behaviour row 1.3-14);
+// far away when it has none.
+func (p Pod) deadline() time.Time {
+	if p.Spec.Spec.ActiveDeadlineSeconds == nil {
+		return time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
+	}
+	return p.Started.Add(time.Duration(*p.Spec.Spec.ActiveDeadlineSeconds) * time.Second)
+}
+
+// finished says that the containers have ended for good: an init container
+// failed, or every main container ended, and none is to be started again
+// (behaviour rows 1.3-3, 1.3-4).
+func (p Pod) finished() bool {
+	for _, m := range inits(p.Spec) {
+		if k := p.Containers[m.Name].Known; k != nil && m.role == initial && k.State == Exited &&
+			k.ExitCode != 0 && !restartable(p.Spec, m, k.ExitCode) && !p.mainsBegan() {
+			return true
+		}
+	}
+	for _, m := range mains(p.Spec) {
+		k := p.Containers[m.Name].Known
+		if k == nil || k.State != Exited || restartable(p.Spec, m, k.ExitCode) {
+			return false
+		}
+	}
+	return true
+}
+
+// mainsBegan says that a main container was started in the present sandbox,
+// so that the init containers are behind us.
+func (p Pod) mainsBegan() bool {
+	for _, m := range mains(p.Spec) {
+		if k := p.Containers[m.Name].Known; k != nil && p.present(k) && !k.StartedAt.IsZero() {
+			return true
+		}
+	}
+	return false
+}
+
+// present says whether the instance is in the newest sandbox.
+func (p Pod) present(c *Container) bool {
+	return len(p.View.Sandboxes) > 0 && c.SandboxID == p.View.Sandboxes[0].ID
+}
+
+// alive says whether a container may be running still, or may yet begin to.
+func (p Pod) alive() bool {
+	for _, c := range p.View.Containers {
+		if c.State == Running || c.State == Unknown {
+			return true
+		}
+	}
+	for _, d := range p.Doing {
+		if d.Action.Kind == Create || d.Action.Kind == Start {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,113 @@
+package pod
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+)
+
+// conditions are those that the agent owns, in the order it writes them
+// (behaviour rows 1.3-7 to 1.3-12). Their transition times are kept by whoever
+// publishes them, as only he knows what was published before.
+func (p Pod) conditions(s v1.PodStatus, now time.Time) []v1.PodCondition {
+	ready := p.containersReady(s)
+	podReady := ready
+	podReady.Type = v1.PodReady
+	if ready.Status == v1.ConditionTrue {
+		if missing := p.gates(); len(missing) > 0 {
+			podReady.Status, podReady.Reason = v1.ConditionFalse, "ReadinessGatesNotReady"
+			podReady.Message = strings.Join(missing, ", ")
+		}
+	}
+	out := []v1.PodCondition{
+		truth(v1.PodReadyToStartContainers, p.sandboxUsable()),
+		p.initializedCondition(s),
+		podReady,
+		ready,
+		truth(v1.PodScheduled, true),
+	}
+	for i := range out {
+		out[i].ObservedGeneration = p.Spec.Generation
+	}
+	return out
+}
+
+func truth(t v1.PodConditionType, ok bool) v1.PodCondition {
+	c := v1.PodCondition{Type: t, Status: v1.ConditionFalse}
+	if ok {
+		c.Status = v1.ConditionTrue
+	}
+	return c
+}
+
+func (p Pod) sandboxUsable() bool {
+	return len(p.View.Sandboxes) > 0 && p.View.Sandboxes[0].usable(p.Spec)
+}
+
+// containersReady says which containers keep the pod from being ready;
+// ephemeral ones and ordinary init containers do not count.
+func (p Pod) containersReady(s v1.PodStatus) v1.PodCondition {
+	c := v1.PodCondition{Type: v1.ContainersReady, Status: v1.ConditionFalse}
+	switch p.Phase {
+	case v1.PodSucceeded:
+		c.Reason = "PodCompleted"
+		return c
+	case v1.PodFailed:
+		c.Reason = "PodFailed"
+		return c
+	}
+	var unready []string
+	for _, m := range append(inits(p.Spec), mains(p.Spec)...) {
+		if m.role != initial && !p.isReady(m) {
+			unready = append(unready, m.Name)
+		}
+	}
+	if len(unready) > 0 {
+		c.Reason = "ContainersNotReady"
+		c.Message = fmt.Sprintf("containers with unready status: %v", unready)
+		return c
+	}
+	c.Status = v1.ConditionTrue
+	return c
+}
+
+// gates are the readiness gates that somebody else has not yet opened.
+func (p Pod) gates() (missing []string) {
+	for _, g := range p.Spec.Spec.ReadinessGates {
+		state := "does not exist"
+		for _, c := range p.Spec.Status.Conditions {
+			if c.Type == g.ConditionType {
+				state = fmt.Sprintf("is %s", c.Status)
+			}
+		}
+		if state != "is True" {
+			missing = append(missing, fmt.Sprintf("the status of pod readiness gate %q %s", g.ConditionType, state))
+		}
+	}
+	return missing
+}
+
+// initializedCondition stays true once any main container has started.
+func (p Pod) initializedCondition(s v1.PodStatus) v1.PodCondition {
+	c := v1.PodCondition{Type: v1.PodInitialized, Status: v1.ConditionTrue}
+	if p.Phase == v1.PodSucceeded {
+		c.Reason = "PodCompleted"
+		return c
+	}
+	if p.mainsBegan() {
+		return c
+	}
+	var unready []string
+	for _, m := range inits(p.Spec) {
+		if m.role == initial && !p.isReady(m) || m.role == sidecar && !p.isStarted(m) {
+			unready = append(unready, m.Name)
+		}
+	}
+	if len(unready) > 0 {
+		c.Status, c.Reason = v1.ConditionFalse, "ContainersNotInitialized"
+		c.Message = fmt.Sprintf("containers with incomplete status: %v", unready)
+	}
+	return c
+}

@@ -1,0 +1,189 @@
+package pod
+
+import "time"
+
+// containers plans the containers of a pod whose sandbox and volumes stand:
+// debug containers at any time, init containers one after another, then the
+// main ones in order.
+func (l *planner) containers() {
+	for _, m := range ephemerals(l.Spec) {
+		l.advance(m)
+	}
+	if !l.initialized() {
+		return
+	}
+	for _, m := range mains(l.Spec) {
+		l.advance(m)
+		if !l.Containers[m.Name].Tried {
+			l.wait("container %s comes next", m.Name)
+			l.prefetch(m)
+			return
+		}
+	}
+}
+
+// prefetch pulls beside each other the images of the main containers behind m.
+func (l *planner) prefetch(m member) {
+	behind := false
+	for _, o := range mains(l.Spec) {
+		if behind {
+			l.pull(o)
+		}
+		behind = behind || o.Name == m.Name
+	}
+}
+
+// initialized plans the init containers and says whether the main ones may
+// run: each regular one has succeeded in this sandbox, each sidecar has
+// started (behaviour rows 1.4-2, 1.4-5).
+func (l *planner) initialized() bool {
+	list := inits(l.Spec)
+	front := l.front(list)
+	for i, m := range list {
+		switch {
+		case i > front:
+			return false
+		case m.role == sidecar:
+			l.advance(m)
+			if i == front && !l.begun(m) {
+				l.wait("sidecar %s has not started", m.Name)
+				return false
+			}
+		case i == front:
+			if k := l.Containers[m.Name].Known; k != nil && l.present(k) && k.State == Exited && k.ExitCode == 0 {
+				continue
+			}
+			l.advance(m)
+			l.wait("init container %s has not succeeded", m.Name)
+			return false
+		}
+	}
+	return true
+}
+
+// front is the index of the init container whose turn it is; its length when
+// all have had theirs. The newest one with an instance in this sandbox proves
+// those before it, whose records may be gone.
+func (l *planner) front(list []member) int {
+	if l.mainsBegan() {
+		return len(list)
+	}
+	front := 0
+	for i, m := range list {
+		if k := l.Containers[m.Name].Known; k != nil && l.present(k) {
+			front = i
+			if m.role == initial && k.State == Exited && k.ExitCode == 0 || m.role == sidecar && l.begun(m) {
+				front = i + 1
+			}
+		}
+	}
+	return front
+}
+
+// begun says that the container runs and its startup probe and hook let those
+// behind it go on.
+func (l *planner) begun(m member) bool {
+	mem := l.Containers[m.Name]
+	return mem.Known != nil && l.present(mem.Known) && mem.Tried && l.isStarted(m)
+}
+
+// advance takes the next step of one container: its end when it is not what
+// is wanted, or its image, its creation, its start, its hook.
+func (l *planner) advance(m member) {
+	mem := l.Containers[m.Name]
+	if k := mem.Known; k != nil && l.present(k) {
+		switch k.State {
+		case Running, Unknown:
+			l.keep(m, *k)
+			return
+		case Created:
+			l.start(m, *k)
+			return
+		}
+	}
+	if l.busy(Create) && l.creating(m.Name) || !l.startNow(m) {
+		return
+	}
+	if mem.Image == "" {
+		l.do(Action{Kind: Pull, Container: m.Name, Image: m.Image, Why: string(m.ImagePullPolicy)})
+		return
+	}
+	l.do(Action{Kind: Create, Container: m.Name, ID: l.View.Sandboxes[0].ID, Image: mem.Image, Attempt: l.attempt(mem), Why: "the container is to run"})
+}
+
+func (l *planner) creating(name string) bool {
+	_, ok := l.Doing[Action{Kind: Create, Container: name}.Key()]
+	return ok
+}
+
+// attempt is the number of the next instance, which is also its log's: one
+// more than any before it.
+func (l *planner) attempt(mem Memory) uint32 {
+	if mem.Ran || mem.Known != nil {
+		return uint32(mem.Restarts) + 1
+	}
+	return 0
+}
+
+// start starts a created instance. One whose definition changed meanwhile, or
+// whose start has failed, gives way to the next.
+func (l *planner) start(m member, c Container) {
+	mem := l.Containers[m.Name]
+	if l.changed(c) || (mem.Failure != nil && mem.Failure.Reason == startFailed) {
+		l.do(Action{Kind: Remove, Container: m.Name, ID: c.ID, Why: "it was created but will not be started"})
+		return
+	}
+	l.do(Action{Kind: Start, Container: m.Name, ID: c.ID, Why: "created"})
+}
+
+// startFailed is the waiting reason of a container whose start the runtime
+// refused (behaviour row 1.3-18).
+const startFailed = "RunContainerError"
+
+// keep looks after a running instance: its postStart hook, and its end when
+// the definition changed or a probe or hook failed.
+func (l *planner) keep(m member, c Container) {
+	inst := l.Containers[m.Name].Instance
+	if why, grace := l.doomed(m, c); why != "" {
+		l.kill(c, why, grace)
+		return
+	}
+	if inst.ID == c.ID && inst.PostStart == HookPending {
+		l.do(Action{Kind: PostStart, Container: m.Name, ID: c.ID, Why: "postStart"})
+		l.wait("postStart of container %s", m.Name)
+	}
+}
+
+// changed says that the instance was made from another definition.
+func (l *planner) changed(c Container) bool {
+	want := l.Hashes[c.Name]
+	return want != "" && c.Hash != "" && c.Hash != want
+}
+
+// doomed says why a running instance is to be ended although the pod goes on,
+// and with what grace (behaviour rows 1.5-1, 1.5-8, 1.6-20).
+func (l *planner) doomed(m member, c Container) (why string, grace time.Duration) {
+	inst := l.Containers[m.Name].Instance
+	grace = specGrace(l.Spec)
+	switch {
+	case c.State == Unknown:
+		return "Container is in unknown state, try killing it before restart", grace
+	case l.changed(c):
+		return "Container " + m.Name + " definition changed, will be restarted", grace
+	case inst.ID != c.ID:
+		return "", 0
+	case inst.PostStart == HookFailed:
+		return "FailedPostStartHook", grace
+	case inst.Liveness == Fail:
+		if t := m.LivenessProbe; t != nil && t.TerminationGracePeriodSeconds != nil {
+			grace = time.Duration(*t.TerminationGracePeriodSeconds) * time.Second
+		}
+		return "Container " + m.Name + " failed liveness probe, will be restarted", grace
+	case inst.Startup == Fail:
+		if t := m.StartupProbe; t != nil && t.TerminationGracePeriodSeconds != nil {
+			grace = time.Duration(*t.TerminationGracePeriodSeconds) * time.Second
+		}
+		return "Container " + m.Name + " failed startup probe, will be restarted", grace
+	}
+	return "", 0
+}

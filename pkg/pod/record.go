@@ -1,0 +1,35 @@
+package pod
+
+import (
+	"maps"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+)
+
+// Record is the part of the pod to be found again by the agent's next process.
+func (p Pod) Record() Record {
+	r := Record{Spec: p.Spec, Origin: p.Origin, Granted: p.Verdict.State == Granted, Started: p.Started, Stop: p.Stop}
+	if IsTerminal(p.Phase) {
+		r.Phase = p.Phase
+	}
+	for name, m := range p.Containers {
+		kept := Remembered{Ran: m.Ran, Restarts: m.Restarts, Backoff: m.Backoff, PullBackoff: m.PullBackoff}
+		if kept != (Remembered{}) {
+			r.Containers = with(r.Containers, name, kept)
+		}
+	}
+	return r
+}
+
+func (r Record) equal(o Record) bool {
+	stops := r.Stop == o.Stop || r.Stop != nil && o.Stop != nil && *r.Stop == *o.Stop
+	specs := r.Spec == o.Spec || equality.Semantic.DeepEqual(r.Spec, o.Spec)
+	return stops && specs && r.Origin == o.Origin && r.Granted == o.Granted && r.Started.Equal(o.Started) &&
+		r.Phase == o.Phase && maps.EqualFunc(r.Containers, o.Containers, Remembered.equal)
+}
+
+func (r Remembered) equal(o Remembered) bool {
+	return r.Ran == o.Ran && r.Restarts == o.Restarts && r.Backoff.equal(o.Backoff) && r.PullBackoff.equal(o.PullBackoff)
+}
+
+func (b Backoff) equal(o Backoff) bool { return b.Delay == o.Delay && b.At.Equal(o.At) }

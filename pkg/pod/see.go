@@ -1,0 +1,132 @@
+package pod
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// see takes in a view of the runtime.
+func (p Pod) see(v View, at time.Time) Pod {
+	slices.SortStableFunc(v.Sandboxes, func(a, b Sandbox) int {
+		return cmp.Or(cmp.Compare(b.Attempt, a.Attempt), b.CreatedAt.Compare(a.CreatedAt))
+	})
+	slices.SortStableFunc(v.Containers, func(a, b Container) int {
+		return cmp.Or(b.CreatedAt.Compare(a.CreatedAt), cmp.Compare(b.Attempt, a.Attempt))
+	})
+	p.View = v
+	for _, c := range slices.Backward(v.Containers) {
+		p.instance(c, at)
+	}
+	for name, m := range p.Containers {
+		if m.Known == nil || m.Known.State == Exited || has(v, m.Known.ID) {
+			continue
+		}
+		p.lose(name, *m.Known, at)
+	}
+	return p
+}
+
+func has(v View, id string) bool {
+	return slices.ContainsFunc(v.Containers, func(c Container) bool { return c.ID == id })
+}
+
+// instance takes in one instance of the runtime's view or of our own calls.
+func (p *Pod) instance(c Container, at time.Time) {
+	old := p.Containers[c.Name].Known
+	switch {
+	case old != nil && old.ID != c.ID && !newer(c, *old):
+		return
+	case old != nil && old.ID == c.ID && old.State == Exited:
+		return
+	}
+	p.remember(c.Name, func(m *Memory) {
+		if m.Known != nil && m.Known.ID != c.ID {
+			m.Last = m.Known
+		}
+		m.Known = &c
+		m.Restarts = max(m.Restarts, int32(c.Attempt))
+		if !c.StartedAt.IsZero() {
+			m.Ran = true
+		}
+		if c.State == Running && m.Instance.ID != c.ID {
+			// Somebody else started it, an earlier process perhaps: its
+			// postStart was its starter's business.
+			m.Instance = Instance{ID: c.ID, PostStart: HookDone}
+			m.Tried = true
+		}
+	})
+	if c.State == Exited {
+		p.exited(c, at)
+	}
+}
+
+func newer(a, b Container) bool {
+	return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), cmp.Compare(a.Attempt, b.Attempt)) > 0
+}
+
+// exited notes that an instance ended; people are told when its restart waits.
+func (p *Pod) exited(c Container, at time.Time) {
+	m, ok := find(p.Spec, c.Name)
+	if !ok {
+		return
+	}
+	p.remember(c.Name, func(m *Memory) { m.Tried = true })
+	due := p.Containers[c.Name].Backoff.Due(c.FinishedAt, 0)
+	if p.Stop == nil && restartable(p.Spec, m, c.ExitCode) && due.After(at) {
+		p.note(at, true, "BackOff", c.Name, "Back-off restarting failed container %s in pod %s", c.Name, p.Spec.Name)
+	}
+}
+
+const (
+	lostReason  = "ContainerStatusUnknown"
+	lostCode    = 137
+	lostMessage = "The container could not be located in the runtime: it was removed by somebody else."
+)
+
+// lose notes that an instance which had not ended is gone from the runtime.
+// An init container that main containers have followed must have succeeded
+// (behaviour rows 1.3-19, 1.3-20).
+func (p *Pod) lose(name string, c Container, at time.Time) {
+	c.State, c.FinishedAt = Exited, at
+	c.ExitCode, c.Reason, c.Message = lostCode, lostReason, lostMessage
+	if m, ok := find(p.Spec, name); ok && m.role == initial && p.mainsBegan() {
+		c.ExitCode, c.Reason, c.Message = 0, "Completed", "Unable to get init container status from container runtime and pod has been initialized, treat it as exited normally"
+	}
+	p.remember(name, func(m *Memory) { m.Known, m.Tried = &c, true })
+}
+
+// presumeLost makes up for instances that an earlier process started and of
+// which the runtime shows nothing any more, so that a job is not run twice.
+func (p *Pod) presumeLost(at time.Time) {
+	for _, m := range mains(p.Spec) {
+		if mem := p.Containers[m.Name]; mem.Ran && mem.Known == nil {
+			c := Container{Name: m.Name, Attempt: uint32(mem.Restarts), StartedAt: p.Started, CreatedAt: p.Started}
+			p.lose(m.Name, c, at)
+		}
+	}
+}
+
+// update puts what a call of ours returned into the view.
+func (p *Pod) update(c Container, at time.Time) {
+	i := slices.IndexFunc(p.View.Containers, func(o Container) bool { return o.ID == c.ID })
+	containers := slices.Clone(p.View.Containers)
+	if i < 0 {
+		containers = slices.Insert(containers, 0, c)
+	} else {
+		containers[i] = c
+	}
+	p.View.Containers = containers
+	p.instance(c, at)
+}
+
+// drop takes what we removed out of the view.
+func (p *Pod) drop(id string) {
+	p.View.Containers = slices.DeleteFunc(slices.Clone(p.View.Containers), func(c Container) bool { return c.ID == id || c.SandboxID == id })
+	for name, m := range p.Containers {
+		if m.Known != nil && m.Known.State == Created && !has(p.View, m.Known.ID) {
+			p.remember(name, func(m *Memory) { m.Known, m.Last = m.Last, nil })
+		}
+	}
+	p.View.Sandboxes = slices.DeleteFunc(slices.Clone(p.View.Sandboxes), func(s Sandbox) bool { return s.ID == id })
+}
