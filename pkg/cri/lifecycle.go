@@ -28,6 +28,9 @@ func (c *Client) RunSandbox(ctx context.Context, p *v1.Pod, attempt uint32) (pod
 	if err := c.makeLogFolders(p); err != nil {
 		return pod.Sandbox{}, failed("", doing, err)
 	}
+	if err := ctx.Err(); err != nil {
+		return pod.Sandbox{}, failed("", doing, err) // not sent: nothing is uncertain
+	}
 	r, err := c.runtime.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: cfg})
 	if err != nil {
 		return pod.Sandbox{}, mutated("", doing, err)
@@ -58,9 +61,16 @@ func (c *Client) Create(ctx context.Context, p *v1.Pod, req CreateRequest) (pod.
 	if err := os.MkdirAll(filepath.Join(sandbox.LogDirectory, req.Container), 0o755); err != nil {
 		return pod.Container{}, refused(doing, fmt.Errorf("make log folder: %w", err))
 	}
+	if err := ctx.Err(); err != nil {
+		return pod.Container{}, failed(ReasonCreate, doing, err)
+	}
 	r, err := c.runtime.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{PodSandboxId: req.SandboxID, Config: cfg, SandboxConfig: sandbox})
 	if err != nil {
-		return pod.Container{}, mutated(ReasonCreate, doing, err)
+		e := mutated(ReasonCreate, doing, err)
+		if !e.Uncertain {
+			c.dropMessageFile(p, req.Container, cfg)
+		}
+		return pod.Container{}, e
 	}
 	return pod.Container{
 		ID:        r.ContainerId,
@@ -144,6 +154,9 @@ func (c *Client) Start(ctx context.Context, p *v1.Pod, cont pod.Container) (pod.
 	doing := fmt.Sprintf("start container %s of pod %s/%s", cont.Name, p.Namespace, p.Name)
 	ctx, cancel := bounded(ctx, c.opts.RequestTimeout)
 	defer cancel()
+	if err := ctx.Err(); err != nil {
+		return cont, failed(ReasonRun, doing, err)
+	}
 	if _, err := c.runtime.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: cont.ID}); err != nil {
 		return cont, mutated(ReasonRun, doing, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -177,6 +178,19 @@ func (c *Client) makeMessageFile(uid types.UID, container string) (string, error
 		return "", err
 	}
 	return path, errors.Join(f.Chmod(0o666), f.Close()) // the umask must not count
+}
+
+// dropMessageFile removes the file of a container that was not created: one
+// that fails for days must not fill the folder.
+func (c *Client) dropMessageFile(p *v1.Pod, container string, cfg *runtimeapi.ContainerConfig) {
+	for _, m := range cfg.Mounts {
+		if filepath.Dir(m.HostPath) != c.containerFolder(p.UID, container) {
+			continue
+		}
+		if err := removed(os.Remove(m.HostPath)); err != nil {
+			slog.Warn("termination message file not removed", "file", m.HostPath, "error", err)
+		}
+	}
 }
 
 // writeHosts writes the pod's hosts file (behaviour rows 1.8-9, 1.8-10). It is
