@@ -122,28 +122,26 @@ func (p Pod) startsAgain(m member, k Container) bool {
 	if p.Stop != nil {
 		return false
 	}
-	return restartable(p.Spec, m, k.ExitCode) || m.role == initial && !p.present(&k) && !p.mainsBegan()
+	return p.again(m, k) || m.role == initial && !p.present(&k) && !p.mainsBegan()
 }
 
 // waiting is why a container does not run (behaviour rows 1.3-17, 1.3-18).
 func (p Pod) waiting(m member, n Node, now time.Time) *v1.ContainerStateWaiting {
 	mem := p.Containers[m.Name]
-	if f := mem.Failure; f != nil && f.Reason != "" {
-		w := &v1.ContainerStateWaiting{Reason: f.Reason, Message: f.Message}
-		if f.Reason == "ErrImagePull" && f.Tries > 1 && f.Retry.After(now) {
-			w.Reason = "ImagePullBackOff"
-			w.Message = fmt.Sprintf("Back-off pulling image %q: ErrImagePull: %s", m.Image, f.Message)
-		}
-		if f.Reason != startFailed || mem.Known == nil || mem.Known.State != Exited {
-			return w
-		}
-	}
 	if k := mem.Known; k != nil && k.State == Exited && p.Stop == nil {
 		due := mem.Backoff.Due(k.FinishedAt, n.MaxBackoff)
 		if due.After(now) {
 			return &v1.ContainerStateWaiting{Reason: "CrashLoopBackOff",
 				Message: fmt.Sprintf("back-off %s restarting failed container=%s pod=%s_%s(%s)", due.Sub(k.FinishedAt), m.Name, p.Spec.Name, p.Spec.Namespace, p.Spec.UID)}
 		}
+	}
+	if f := mem.Failure; f != nil && f.Reason != "" {
+		w := &v1.ContainerStateWaiting{Reason: f.Reason, Message: f.Message}
+		if f.Reason == "ErrImagePull" && f.Tries > 1 && f.Retry.After(now) {
+			w.Reason = "ImagePullBackOff"
+			w.Message = fmt.Sprintf("Back-off pulling image %q: ErrImagePull: %s", m.Image, f.Message)
+		}
+		return w
 	}
 	if len(p.Spec.Spec.InitContainers) > 0 && !p.mainsBegan() {
 		return &v1.ContainerStateWaiting{Reason: "PodInitializing"}
