@@ -95,7 +95,7 @@ func (p Pod) containerStatus(m member, n Node, now time.Time) v1.ContainerStatus
 	}
 	var previous *Container
 	switch {
-	case k == nil || k.State == Created || k.State == Unknown:
+	case k == nil || k.State == Created || k.State == Unknown || p.hooking(mem):
 		s.State.Waiting = p.waiting(m, n, now)
 		previous = mem.Last
 	case k.State == Running:
@@ -167,10 +167,18 @@ func terminated(n Node, c Container) *v1.ContainerStateTerminated {
 // seconds is the time as the API carries it (behaviour row 1.3-30).
 func seconds(t time.Time) metav1.Time { return metav1.NewTime(t.Truncate(time.Second)) }
 
-// isStarted says that the container runs and has passed its startup probe.
+// hooking says that the newest instance runs, but its postStart hook has not
+// ended: the world is told that it is still being created.
+func (p Pod) hooking(mem Memory) bool {
+	return p.Stop == nil && mem.Known != nil && mem.Known.State == Running &&
+		mem.Instance.ID == mem.Known.ID && mem.Instance.PostStart == HookPending
+}
+
+// isStarted says that the container runs, its postStart hook has ended and it
+// has passed its startup probe.
 func (p Pod) isStarted(m member) bool {
 	mem := p.Containers[m.Name]
-	if mem.Known == nil || mem.Known.State != Running {
+	if mem.Known == nil || mem.Known.State != Running || p.hooking(mem) {
 		return false
 	}
 	return m.StartupProbe == nil || mem.Instance.ID == mem.Known.ID && mem.Instance.Startup == Success

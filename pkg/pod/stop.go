@@ -235,7 +235,8 @@ func (p Pod) livePhase() v1.PodPhase {
 		}
 	}
 	for _, m := range mains(p.Spec) {
-		if mem := p.Containers[m.Name]; !mem.Ran && (mem.Known == nil || mem.Known.State == Created) {
+		mem := p.Containers[m.Name]
+		if !mem.Ran && (mem.Known == nil || mem.Known.State == Created) || mem.Last == nil && p.hooking(mem) {
 			return v1.PodPending
 		}
 	}
