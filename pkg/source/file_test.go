@@ -30,7 +30,7 @@ func next(t testing.TB, out <-chan Update) Update {
 	select {
 	case u := <-out:
 		return u
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("no update")
 		return Update{}
 	}
