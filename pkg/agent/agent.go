@@ -100,7 +100,7 @@ func (a *Agent) build(root string) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	tree := newTree(a.config, capacity, allocatable)
+	tree := newTree(a.config, capacity, a.log)
 	client, err := cri.Dial(runtimeOptions(a.config, root, capacity, ips, tree))
 	if err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"sync/atomic"
 
@@ -18,15 +19,16 @@ import (
 // which driver it uses (behaviour row 1.15-4).
 type tree struct {
 	options cgroups.Options
-	runtime *cri.Client
+	log     *slog.Logger
+	runtime *cri.Client // set once it is made
 	made    atomic.Pointer[cgroups.Tree]
 }
 
 var errNoTree = errors.New("the cgroup tree is not made yet: the runtime has not answered")
 
-func newTree(c *config.Config, capacity, allocatable v1.ResourceList) *tree {
+func newTree(c *config.Config, capacity v1.ResourceList, log *slog.Logger) *tree {
 	k := &c.Kubelet
-	t := &tree{options: cgroups.Options{
+	t := &tree{log: log, options: cgroups.Options{
 		Root: k.CgroupRoot, Driver: k.CgroupDriver, PerQoS: *k.CgroupsPerQOS,
 		PodPidsLimit: *k.PodPidsLimit, CFSQuota: *k.CPUCFSQuota, CFSPeriod: k.CPUCFSQuotaPeriod.Duration,
 	}}
@@ -62,6 +64,10 @@ func (t *tree) connect(ctx context.Context) error {
 	}
 	if err := made.Setup(ctx); err != nil {
 		return err
+	}
+	if err := made.Enforce(ctx); err != nil {
+		// What runs already may use more than the limit; the pods matter more.
+		t.log.Warn("the limit of all pods together was not set (enforceNodeAllocatable)", "error", err)
 	}
 	t.made.Store(made)
 	return nil

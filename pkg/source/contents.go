@@ -15,8 +15,10 @@ type contents struct {
 	problems []Problem
 }
 
-// held says that part of the origin can't be used now.
-func (c contents) held() bool { return len(c.problems) > 0 }
+// held says that the origin may have pods that can't be used now.
+func (c contents) held() bool {
+	return slices.ContainsFunc(c.problems, func(p Problem) bool { return !p.beside })
+}
 
 // then returns what is wanted once the origin was read anew. A pod that didn't
 // change stays the same value, and one that did keeps the time it was first

@@ -92,9 +92,16 @@ func (p place) document(doc []byte, c *contents) {
 	case kind.APIVersion == "v1" && (kind.Kind == "PodList" || kind.Kind == "List"):
 		p.list(doc, kind.Kind, c)
 	default:
-		p.refuse(c, nameIn(doc), &field.Error{Field: "kind",
-			Detail: fmt.Sprintf("%s of %s isn't built yet: only Pod, PodList and List of v1 are taken", kind.Kind, kind.APIVersion)})
+		p.otherKind(doc, kind, "kind", c)
 	}
+}
+
+// otherKind refuses what is no pod. A kind that belongs beside pods keeps none
+// of them; any other may be a pod in disguise, say with an error in its kind.
+func (p place) otherKind(doc []byte, kind metav1.TypeMeta, path string, c *contents) {
+	c.problems = append(c.problems, Problem{Origin: p.origin, Pod: nameIn(doc), Field: path,
+		Message: fmt.Sprintf("%q of %q isn't built yet: only Pod, PodList and List of v1 are taken", kind.Kind, kind.APIVersion),
+		beside:  kind.APIVersion == "v1" && (kind.Kind == "ConfigMap" || kind.Kind == "Secret")})
 }
 
 // list takes in the pods of a PodList, or of a List that may hold other things.
@@ -118,8 +125,7 @@ func (p place) list(doc []byte, kind string, c *contents) {
 			p.pod(item, path+".", c)
 			continue
 		}
-		p.refuse(c, nameIn(item), &field.Error{Field: path + ".kind",
-			Detail: fmt.Sprintf("%q of %q isn't built yet: only Pod of v1 is taken in a list", meta.Kind, meta.APIVersion)})
+		p.otherKind(item, meta, path+".kind", c)
 	}
 }
 

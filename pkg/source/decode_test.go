@@ -58,7 +58,7 @@ func TestDecodeRefuses(t *testing.T) {
 		"a scalar":         {"hello\n", "", "not an object", ""},
 		"a list":           {"- a\n", "", "not an object", ""},
 		"no kind":          {"apiVersion: v1\n", "apiVersion, kind", "must be given", ""},
-		"other kind":       {"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n", "kind", "ConfigMap of v1 isn't built yet", ""},
+		"other kind":       {"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n", "kind", `"ConfigMap" of "v1" isn't built yet`, ""},
 		"other in list":    {"apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Secret}\n", "items[0].kind", "isn't built yet", ""},
 		"unknown field":    {good + "    imagee: b\n", "spec.containers[0].imagee", "unknown field", ""},
 		"wrong case":       {good + "  RestartPolicy: Never\n", "spec.RestartPolicy", "unknown field", ""},
