@@ -97,7 +97,8 @@ func (w *world) loseSandbox(id string) {
 }
 
 // verbRuntime changes the runtime behind the agent's back and hints at it:
-// runtime dies|vanishes|unknown|starts NAME, runtime loses|removes sandbox,
+// runtime dies|vanishes|unknown|starts NAME, runtime loses|downs|removes sandbox
+// (with its containers, without them, altogether),
 // runtime hides|shows all containers, runtime hints; the word quiet leaves out
 // the hint.
 func (w *world) verbRuntime(a args, _ []string) string {
@@ -119,6 +120,8 @@ func (w *world) verbRuntime(a args, _ []string) string {
 		w.runtime = w.hidden
 	case "loses":
 		w.loseSandbox(w.runtime.Sandboxes[0].ID)
+	case "downs":
+		w.runtime.Sandboxes[0].Ready = false
 	case "removes":
 		w.effect(Action{Kind: RemoveSandbox, ID: w.runtime.Sandboxes[0].ID}, args{})
 	case "hints":
