@@ -1,6 +1,7 @@
 package source
 
 import (
+	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -13,6 +14,19 @@ import (
 type contents struct {
 	pods     []Desired
 	problems []Problem
+}
+
+// maxProblems bounds what is kept, told and logged of one origin.
+const maxProblems = 100
+
+// add notes a problem.
+func (c *contents) add(p Problem) {
+	switch n := len(c.problems); {
+	case n < maxProblems:
+		c.problems = append(c.problems, p)
+	case n == maxProblems:
+		c.problems = append(c.problems, Problem{Origin: p.Origin, Message: fmt.Sprintf("has more than %d problems: the others are not listed", maxProblems)})
+	}
 }
 
 // held says that the origin may have pods that can't be used now.

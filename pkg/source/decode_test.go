@@ -109,6 +109,22 @@ func TestDecodeBombs(t *testing.T) {
 	}
 }
 
+// TestDecodeManyProblems is of one MiB that is wrong in each of its parts.
+func TestDecodeManyProblems(t *testing.T) {
+	for name, text := range map[string]string{
+		"items":     `{"apiVersion":"v1","kind":"List","items":[` + strings.Repeat("{},", 300_000) + `{}]}`,
+		"documents": strings.Repeat("a\n---\n", 200_000),
+		"elements":  `{"a":[` + strings.Repeat("0,", maxElements+1) + `0]}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := here.decode([]byte(text))
+			if n := len(got.problems); n == 0 || n > maxProblems+1 || !got.held() {
+				t.Errorf("%d problems, held %v", n, got.held())
+			}
+		})
+	}
+}
+
 func TestIdentity(t *testing.T) {
 	uid := func(p place, text string) string {
 		t.Helper()
