@@ -1,0 +1,6 @@
+//go:build !faults
+
+package main
+
+// faults are for tests only.
+func faults() func(string) { return nil }

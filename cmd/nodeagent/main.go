@@ -1,0 +1,96 @@
+// Command nodeagent is a node agent for Kubernetes: it stands where the kubelet
+// stands. Without a subcommand it runs the agent with the kubelet's flags.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/spf13/pflag"
+
+	"github.com/nodeagent/nodeagent/pkg/agent"
+	"github.com/nodeagent/nodeagent/pkg/config"
+)
+
+// commands are the subcommands, for people.
+var commands = map[string]struct {
+	run  func(ctx context.Context, args []string) error
+	help string
+}{
+	"pods":    {runPods, "list the pods and what is wrong"},
+	"explain": {runExplain, "say what a pod wants, does and waits for"},
+	"plan":    {runPlan, "say what would be done for a manifest, without doing it"},
+	"check":   {runCheck, "check this machine: runtime, cgroups, network, folders, ports"},
+	"version": {runVersion, "print the version"},
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", filepath.Base(os.Args[0]), err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	if len(args) > 1 {
+		if c, ok := commands[args[1]]; ok {
+			err := c.run(ctx, args[2:])
+			if errors.Is(err, pflag.ErrHelp) {
+				return nil
+			}
+			return err
+		}
+	}
+	return runAgent(ctx, args[1:])
+}
+
+func runAgent(ctx context.Context, args []string) error {
+	c, err := config.Load(args)
+	switch {
+	case errors.Is(err, pflag.ErrHelp):
+		usage()
+		return nil
+	case err != nil:
+		return err
+	case c.PrintVersion == "raw":
+		fmt.Println(config.RawVersion())
+		return nil
+	case c.PrintVersion != "":
+		fmt.Println(config.Version())
+		return nil
+	}
+	log := logger(c)
+	for _, w := range c.Warnings {
+		log.Warn(w)
+	}
+	return agent.New(c, log, faults()).Run(ctx)
+}
+
+func usage() {
+	fmt.Printf("%s\n\nUsage:\n  nodeagent [flags]            run the agent\n", config.Version())
+	for _, name := range []string{"pods", "explain", "plan", "check", "version"} {
+		fmt.Printf("  nodeagent %-8s           %s\n", name, commands[name].help)
+	}
+	fmt.Printf("\nFlags:\n%s", config.NewFlagSet(config.Default()).FlagUsages())
+}
+
+// logger writes to standard error, as text or JSON (logging.format); a
+// verbosity of 4 and more shows decisions too.
+func logger(c *config.Config) *slog.Logger {
+	options := &slog.HandlerOptions{Level: slog.LevelInfo}
+	if c.Kubelet.Logging.Verbosity >= 4 {
+		options.Level = slog.LevelDebug
+	}
+	if c.Kubelet.Logging.Format == "json" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, options))
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, options))
+}

@@ -1,0 +1,259 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/nodeagent/nodeagent/e2e/lab"
+	"github.com/nodeagent/nodeagent/pkg/local"
+)
+
+// binary is the agent under test, built once with its fault points.
+var binary string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "nodeagent-e2e-")
+	if err != nil {
+		panic(err)
+	}
+	binary = filepath.Join(dir, "nodeagent")
+	build := exec.Command("go", "build", "-tags", "faults", "-o", binary, "../cmd/nodeagent")
+	build.Stdout, build.Stderr = os.Stdout, os.Stderr
+	if err := build.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "build the agent:", err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// bed is a lab with an agent, and what tests ask of both.
+type bed struct {
+	*lab.Lab
+	*lab.Agent
+	t *testing.T
+}
+
+// newBed makes a node with the runtime version; the agent isn't started.
+func newBed(t *testing.T, version string) *bed {
+	t.Helper()
+	l := lab.New(t, lab.Options{Version: version})
+	a, err := l.Agent(binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &bed{l, a, t}
+}
+
+func (b *bed) must(err error) {
+	b.t.Helper()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// start starts the agent and ends it, and all pods, with the test.
+func (b *bed) start() {
+	b.t.Helper()
+	b.must(b.Agent.Start())
+	b.eventually("the agent answers", 30*time.Second, func() error {
+		_, err := b.report()
+		return err
+	})
+}
+
+// restart kills the agent and starts it again.
+func (b *bed) restart() {
+	b.t.Helper()
+	b.must(b.Agent.Kill())
+	b.start()
+}
+
+// apply puts a pod into the folder; the file is named for it.
+func (b *bed) apply(name, manifest string) {
+	b.t.Helper()
+	b.must(b.WritePod(name+".yaml", []byte(manifest)))
+}
+
+func (b *bed) remove(name string) {
+	b.t.Helper()
+	b.must(b.RemovePod(name + ".yaml"))
+}
+
+// report is what the agent says of its pods.
+func (b *bed) report() (local.Report, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return local.NewClient(b.Root).Report(ctx)
+}
+
+// pod is what the agent says of the pod; nil when it knows none of that name.
+func (b *bed) pod(name string) *local.Pod {
+	r, err := b.report()
+	if err != nil {
+		return nil
+	}
+	for _, p := range r.Pods {
+		if p.Name == name || p.Name == name+"-lab" {
+			return &p
+		}
+	}
+	return nil
+}
+
+// eventually waits until check has nothing to say. The world outside the agent
+// gives no events to wait for, so it looks every few milliseconds.
+func (b *bed) eventually(what string, within time.Duration, check func() error) {
+	b.t.Helper()
+	deadline := time.Now().Add(within)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			b.t.Fatalf("%s: not within %v: %v", what, within, err)
+		}
+		<-tick.C
+	}
+}
+
+// phase waits for the pod's phase.
+func (b *bed) phase(name, want string) *local.Pod {
+	b.t.Helper()
+	var p *local.Pod
+	b.eventually(name+" is "+want, 60*time.Second, func() error {
+		if p = b.pod(name); p == nil {
+			return fmt.Errorf("the agent does not know it")
+		}
+		if string(p.Status.Phase) != want {
+			return fmt.Errorf("it is %s, waits for %v", p.Status.Phase, p.Waits)
+		}
+		return nil
+	})
+	return p
+}
+
+// ready waits until every container of the pod is ready.
+func (b *bed) ready(name string) *local.Pod {
+	b.t.Helper()
+	var p *local.Pod
+	b.eventually(name+" is ready", 60*time.Second, func() error {
+		if p = b.pod(name); p == nil {
+			return fmt.Errorf("the agent does not know it")
+		}
+		for _, c := range p.Status.Conditions {
+			if c.Type == "Ready" && c.Status == "True" {
+				return nil
+			}
+		}
+		state, _ := json.Marshal(p.Status.ContainerStatuses)
+		return fmt.Errorf("waits for %v; %s", p.Waits, state)
+	})
+	return p
+}
+
+// gone waits until neither agent nor runtime, disk nor cgroups know the pod.
+func (b *bed) gone(name, uid string) {
+	b.t.Helper()
+	b.eventually(name+" is gone", 60*time.Second, func() error {
+		if p := b.pod(name); p != nil && (uid == "" || string(p.UID) == uid) {
+			return fmt.Errorf("the agent knows it: %v %v", p.Waits, p.Doing)
+		}
+		if uid == "" {
+			return nil
+		}
+		if s := b.sandboxes(uid); len(s) > 0 {
+			return fmt.Errorf("%d sandboxes are left", len(s))
+		}
+		for _, path := range []string{filepath.Join(b.Root, "pods", uid), filepath.Join(b.Root, "nodeagent", "pods", uid+".json")} {
+			if _, err := os.Stat(path); err == nil {
+				return fmt.Errorf("%s is left", path)
+			}
+		}
+		if left, _ := filepath.Glob(filepath.Join(b.PodLogs, "*_"+uid)); len(left) > 0 {
+			return fmt.Errorf("logs are left: %v", left)
+		}
+		return nil
+	})
+}
+
+func (b *bed) sandboxes(uid string) []*runtimeapi.PodSandbox {
+	b.t.Helper()
+	s, err := b.CRI.Sandboxes(context.Background(), uid)
+	b.must(err)
+	return s
+}
+
+func (b *bed) containers(uid string) []*runtimeapi.Container {
+	b.t.Helper()
+	c, err := b.CRI.Containers(context.Background(), uid)
+	b.must(err)
+	return c
+}
+
+// instances are the pod's container IDs, running ones only, by container name.
+func (b *bed) instances(uid string) map[string]string {
+	b.t.Helper()
+	out := map[string]string{}
+	for _, c := range b.containers(uid) {
+		if c.State == runtimeapi.ContainerState_CONTAINER_RUNNING {
+			out[c.Metadata.Name] = c.Id
+		}
+	}
+	return out
+}
+
+// exec runs a command in a container and returns what it printed.
+func (b *bed) exec(container string, command ...string) string {
+	b.t.Helper()
+	r, err := b.CRI.Runtime.ExecSync(context.Background(), &runtimeapi.ExecSyncRequest{ContainerId: container, Cmd: command, Timeout: 10})
+	b.must(err)
+	return strings.TrimSpace(string(r.Stdout))
+}
+
+// agentLog is all that the agent logged so far.
+func (b *bed) agentLog() string {
+	b.t.Helper()
+	out, err := os.ReadFile(b.LogFile())
+	b.must(err)
+	return string(out)
+}
+
+// say runs a subcommand and returns what it prints.
+func (b *bed) say(args ...string) string {
+	b.t.Helper()
+	out, err := b.Command(args...).CombinedOutput()
+	if err != nil {
+		b.t.Fatalf("nodeagent %v: %v\n%s", args, err, out)
+	}
+	return string(bytes.TrimSpace(out))
+}
+
+// sleeper is a pod of one container that runs until it is told to end, which
+// it does at once.
+func sleeper(name string, more ...string) string {
+	return fmt.Sprintf(`apiVersion: v1
+kind: Pod
+metadata: {name: %s}
+spec:
+  terminationGracePeriodSeconds: 5
+  containers:
+  - name: main
+    image: %s
+    command: [sh, -c, "trap 'exit 0' TERM; echo up; sleep 100000 & wait"]
+%s`, name, lab.BusyboxImage, strings.Join(more, "\n"))
+}

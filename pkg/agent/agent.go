@@ -1,0 +1,227 @@
+// Package agent puts the parts together: it builds each from the configuration
+// and runs them until it is told to stop.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/nodeagent/nodeagent/pkg/config"
+	"github.com/nodeagent/nodeagent/pkg/cri"
+	"github.com/nodeagent/nodeagent/pkg/local"
+	"github.com/nodeagent/nodeagent/pkg/node"
+	"github.com/nodeagent/nodeagent/pkg/pod"
+	"github.com/nodeagent/nodeagent/pkg/record"
+	"github.com/nodeagent/nodeagent/pkg/source"
+	"github.com/nodeagent/nodeagent/pkg/syncloop"
+	"github.com/nodeagent/nodeagent/pkg/volumes"
+)
+
+// Agent is one node agent on one root folder.
+type Agent struct {
+	config *config.Config
+	log    *slog.Logger
+	fault  func(string)
+}
+
+// New makes an agent and touches nothing. fault is called at the points where
+// tests end the process, and may be nil.
+func New(c *config.Config, log *slog.Logger, fault func(string)) *Agent {
+	return &Agent{config: c, log: log, fault: fault}
+}
+
+// Run runs the agent until ctx ends; the pods go on without it. Its error says
+// why the agent could not start or go on; a stop that was asked for is none.
+func (a *Agent) Run(ctx context.Context) error {
+	root, err := prepareRoot(a.config.Paths.RootDir)
+	if err != nil {
+		return err
+	}
+	release, err := record.Lock(root)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := CheckHost(a.config); err != nil {
+		return err
+	}
+	adjustOOMScore(a.config, a.log)
+	parts, err := a.build(root)
+	if err != nil {
+		return err
+	}
+	defer parts.runtime.Close()
+	err = a.run(ctx, root, parts)
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// parts are what the agent is made of.
+type parts struct {
+	runtime *cri.Client
+	sources []source.Source
+	loop    *syncloop.Loop
+}
+
+// prepareRoot makes the root folder and says where it really is (behaviour
+// row 1.24-4).
+func prepareRoot(dir string) (string, error) {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return "", fmt.Errorf("root folder: %w", err)
+	}
+	root, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return "", fmt.Errorf("root folder: %w", err)
+	}
+	return root, nil
+}
+
+func (a *Agent) build(root string) (*parts, error) {
+	k := &a.config.Kubelet
+	capacity, allocatable, err := resources(a.config, root)
+	if err != nil {
+		return nil, err
+	}
+	ips, err := node.Addresses(a.config.Node.IPs)
+	if err != nil {
+		return nil, err
+	}
+	tree := newTree(a.config, capacity, a.log)
+	client, err := cri.Dial(runtimeOptions(a.config, root, capacity, ips, tree))
+	if err != nil {
+		return nil, err
+	}
+	tree.runtime = client
+	store, err := record.Open(filepath.Join(root, "nodeagent", "pods"))
+	if err != nil {
+		return nil, err
+	}
+	vols, err := volumes.New(root, quantity(allocatable, v1.ResourceMemory))
+	if err != nil {
+		return nil, err
+	}
+	sources := a.sources()
+	loop := syncloop.New(syncloop.Config{
+		Runtime: client, Volumes: vols, Cgroups: tree, Records: store, Hooks: hooks{client}, Log: a.log,
+		Sources: names(sources), Known: a.known(store), Allocatable: allocatable,
+		Node:    pod.Node{Name: a.config.Node.Name, HostIPs: ips, MaxBackoff: maxBackoff(a.config)},
+		Slots:   2 * runtime.NumCPU(),
+		Timeout: k.RuntimeRequestTimeout.Duration, Connected: tree.connect, Fault: a.fault,
+	})
+	return &parts{runtime: client, sources: sources, loop: loop}, nil
+}
+
+func (a *Agent) run(ctx context.Context, root string, p *parts) error {
+	g, ctx := errgroup.WithContext(ctx)
+	updates := make(chan source.Update)
+	for _, s := range p.sources {
+		g.Go(func() error { return s.Run(ctx, updates) })
+	}
+	g.Go(func() error { return p.loop.Run(ctx, updates) })
+	g.Go(func() error { return local.Serve(ctx, root, p.loop, a.log) })
+	g.Go(func() error { return a.serveHealth(ctx) })
+	g.Go(func() error { return notify(ctx, a.log) })
+	a.log.Info("agent is running", "version", config.GitVersion(), "node", a.config.Node.Name, "root", root)
+	return g.Wait()
+}
+
+// sources are those that the configuration names.
+func (a *Agent) sources() []source.Source {
+	k := &a.config.Kubelet
+	var out []source.Source
+	if k.StaticPodPath != "" {
+		out = append(out, source.NewFile(k.StaticPodPath, a.config.Node.Name, k.FileCheckFrequency.Duration))
+	}
+	if k.StaticPodURL != "" {
+		header := http.Header{}
+		for name, values := range k.StaticPodURLHeader {
+			header[http.CanonicalHeaderKey(name)] = values
+		}
+		out = append(out, source.NewHTTP(source.HTTPOptions{URL: k.StaticPodURL, Header: header,
+			Period: k.HTTPCheckFrequency.Duration, NodeName: a.config.Node.Name}))
+	}
+	return out
+}
+
+func names(sources []source.Source) []string {
+	var out []string
+	for _, s := range sources {
+		out = append(out, s.Name())
+	}
+	return out
+}
+
+// known are the records that an earlier process left. One that cannot be read
+// is set aside: what it said is rebuilt from the runtime.
+func (a *Agent) known(store *record.Store) map[types.UID]pod.Record {
+	records, asides := record.All[pod.Record](store)
+	for _, aside := range asides {
+		a.log.Warn("a record could not be read and was set aside; going on without it", "record", aside.Name, "kept", aside.Path, "error", aside.Err)
+	}
+	out := map[types.UID]pod.Record{}
+	for name, r := range records {
+		if r.Spec == nil {
+			a.log.Warn("a record without a pod is ignored", "record", name)
+			continue
+		}
+		out[types.UID(name)] = r
+	}
+	return out
+}
+
+func quantity(list v1.ResourceList, name v1.ResourceName) int64 {
+	q := list[name]
+	return q.Value()
+}
+
+// resources are what the machine has and what of it pods may use.
+func resources(c *config.Config, root string) (capacity, allocatable v1.ResourceList, err error) {
+	k := &c.Kubelet
+	pods := int64(k.MaxPods)
+	if k.PodsPerCore > 0 {
+		pods = min(pods, int64(k.PodsPerCore)*int64(runtime.NumCPU()))
+	}
+	if capacity, err = node.Capacity(root, pods); err != nil {
+		return nil, nil, err
+	}
+	allocatable, err = node.Allocatable(capacity, k.KubeReserved, k.SystemReserved, evictionReserve(k.EvictionHard, capacity))
+	return capacity, allocatable, err
+}
+
+// evictionReserve is what the hard eviction thresholds keep from pods.
+func evictionReserve(hard map[string]string, capacity v1.ResourceList) map[string]string {
+	out := map[string]string{}
+	for signal, name := range map[string]v1.ResourceName{"memory.available": v1.ResourceMemory, "nodefs.available": v1.ResourceEphemeralStorage} {
+		text, ok := hard[signal]
+		if !ok {
+			continue
+		}
+		var percent float64
+		if n, err := fmt.Sscanf(text, "%f%%", &percent); n == 1 && err == nil && text[len(text)-1] == '%' {
+			text = resource.NewQuantity(int64(percent/100*float64(quantity(capacity, name))), resource.BinarySI).String()
+		}
+		out[string(name)] = text
+	}
+	return out
+}
+
+func maxBackoff(c *config.Config) time.Duration {
+	if d := c.Kubelet.CrashLoopBackOff.MaxContainerRestartPeriod; d != nil {
+		return d.Duration
+	}
+	return 0
+}

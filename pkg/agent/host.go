@@ -1,0 +1,144 @@
+package agent
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	v1 "k8s.io/api/core/v1"
+
+	"github.com/nodeagent/nodeagent/pkg/cgroups"
+	"github.com/nodeagent/nodeagent/pkg/config"
+	"github.com/nodeagent/nodeagent/pkg/cri"
+	"github.com/nodeagent/nodeagent/pkg/node"
+)
+
+// CheckHost says what of the machine itself keeps the agent from starting, and
+// what to do (behaviour rows 1.15-15, 1.15-17).
+func CheckHost(c *config.Config) error {
+	var errs []error
+	if *c.Kubelet.FailSwapOn {
+		if n, err := swaps("/proc/swaps"); err == nil && n > 0 {
+			errs = append(errs, errors.New("swap is on and failSwapOn is true: run swapoff -a, or set failSwapOn: false"))
+		}
+	}
+	facts, err := cgroups.Check()
+	if err != nil {
+		errs = append(errs, err)
+	} else if facts.Version != "v2" && *c.Kubelet.FailCgroupV1 {
+		errs = append(errs, errors.New("this machine has cgroup v1 and failCgroupV1 is true: boot with cgroup v2, or set failCgroupV1: false"))
+	}
+	return errors.Join(errs...)
+}
+
+// swaps counts the swap areas in use.
+func swaps(path string) (n int, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	s := bufio.NewScanner(f)
+	for s.Scan() {
+		if strings.HasPrefix(s.Text(), "/") {
+			n++
+		}
+	}
+	return n, s.Err()
+}
+
+// adjustOOMScore makes the kernel spare the agent (behaviour row 1.15-13).
+// Without the right to do so it goes on: that costs safety, not function.
+func adjustOOMScore(c *config.Config, log *slog.Logger) {
+	score := strconv.Itoa(int(*c.Kubelet.OOMScoreAdj))
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte(score), 0); err != nil {
+		log.Warn("the kernel may kill the agent when memory runs out: its oom_score_adj was not lowered", "wanted", score, "error", err)
+	}
+}
+
+// withoutEviction is the capacity less the reservations.
+func withoutEviction(c *config.Config, capacity v1.ResourceList) (v1.ResourceList, error) {
+	return node.Allocatable(capacity, c.Kubelet.KubeReserved, c.Kubelet.SystemReserved)
+}
+
+func runtimeOptions(c *config.Config, root string, capacity v1.ResourceList, ips []string, t *tree) cri.Options {
+	k := &c.Kubelet
+	parallel := 1
+	if !*k.SerializeImagePulls {
+		parallel = -1
+	}
+	if k.MaxParallelImagePulls != nil {
+		parallel = int(*k.MaxParallelImagePulls)
+	}
+	return cri.Options{
+		Endpoint: k.ContainerRuntimeEndpoint, ImageEndpoint: k.ImageServiceEndpoint,
+		RequestTimeout: k.RuntimeRequestTimeout.Duration,
+		Images:         cri.ImageOptions{MaxParallel: parallel, QPS: float64(*k.RegistryPullQPS), Burst: int(k.RegistryBurst)},
+		Pods: cri.PodOptions{
+			RootDir: root, LogsDir: k.PodLogsDir, ClusterDomain: k.ClusterDomain,
+			HostIPs: func() []string { return ips }, CgroupParent: t.parent,
+			SeccompDefault: *k.SeccompDefault, CPUCFSQuota: *k.CPUCFSQuota, CPUCFSQuotaPeriod: k.CPUCFSQuotaPeriod.Duration,
+			MemoryCapacity:       quantity(capacity, v1.ResourceMemory),
+			SingleProcessOOMKill: k.SingleProcessOOMKill != nil && *k.SingleProcessOOMKill,
+		},
+	}
+}
+
+// serveHealth answers "ok" on /healthz at healthzBindAddress:healthzPort, as
+// kubeadm waits for (behaviour row 1.20-19). Port 0 turns it off.
+func (a *Agent) serveHealth(ctx context.Context) error {
+	k := &a.config.Kubelet
+	if *k.HealthzPort == 0 {
+		return nil
+	}
+	address := net.JoinHostPort(k.HealthzBindAddress, strconv.Itoa(int(*k.HealthzPort)))
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
+		return fmt.Errorf("health port (healthzBindAddress, healthzPort): %w", err)
+	}
+	mux := http.NewServeMux()
+	ok := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") }
+	mux.HandleFunc("GET /healthz", ok)
+	mux.HandleFunc("GET /healthz/ping", ok)
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
+		IdleTimeout: 90 * time.Second, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug)}
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
+	defer stop()
+	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("health port: %w", err)
+	}
+	return nil
+}
+
+// notify tells systemd that the agent is up, and that it is still alive as
+// often as the unit's watchdog asks (behaviour row 1.24-8).
+func notify(ctx context.Context, log *slog.Logger) error {
+	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+		log.Warn("systemd was not told that the agent is up", "error", err)
+	}
+	period, err := daemon.SdWatchdogEnabled(false)
+	if err != nil || period == 0 {
+		return nil
+	}
+	t := time.NewTicker(period / 2)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+			if _, err := daemon.SdNotify(false, daemon.SdNotifyWatchdog); err != nil {
+				log.Warn("systemd's watchdog was not told that the agent is alive", "error", err)
+			}
+		}
+	}
+}

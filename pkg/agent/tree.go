@@ -1,0 +1,106 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync/atomic"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/nodeagent/nodeagent/pkg/cgroups"
+	"github.com/nodeagent/nodeagent/pkg/config"
+	"github.com/nodeagent/nodeagent/pkg/cri"
+)
+
+// tree is the cgroup tree, which can only be made once the runtime has said
+// which driver it uses (behaviour row 1.15-4).
+type tree struct {
+	options cgroups.Options
+	log     *slog.Logger
+	runtime *cri.Client // set once it is made
+	made    atomic.Pointer[cgroups.Tree]
+}
+
+var errNoTree = errors.New("the cgroup tree is not made yet: the runtime has not answered")
+
+func newTree(c *config.Config, capacity v1.ResourceList, log *slog.Logger) *tree {
+	k := &c.Kubelet
+	t := &tree{log: log, options: cgroups.Options{
+		Root: k.CgroupRoot, Driver: k.CgroupDriver, PerQoS: *k.CgroupsPerQOS,
+		PodPidsLimit: *k.PodPidsLimit, CFSQuota: *k.CPUCFSQuota, CFSPeriod: k.CPUCFSQuotaPeriod.Duration,
+	}}
+	if slices.Contains(k.EnforceNodeAllocatable, "pods") {
+		// The hard eviction thresholds are not taken off (row 1.15-10): the
+		// kernel must not kill before eviction had its chance.
+		limit := v1.ResourceList{}
+		if l, err := withoutEviction(c, capacity); err == nil {
+			limit = l
+		}
+		cpu := limit[v1.ResourceCPU]
+		t.options.Node = cgroups.Limits{MilliCPU: cpu.MilliValue(), Memory: quantity(limit, v1.ResourceMemory)}
+	}
+	return t
+}
+
+// connect makes the tree, if it is not made, with the runtime's driver.
+func (t *tree) connect(ctx context.Context) error {
+	if t.made.Load() != nil {
+		return nil
+	}
+	options := t.options
+	driver, ok, err := t.runtime.CgroupDriver(ctx)
+	if err != nil {
+		return err
+	}
+	if ok {
+		options.Driver = driver
+	}
+	made, err := cgroups.New(options)
+	if err != nil {
+		return err
+	}
+	if err := made.Setup(ctx); err != nil {
+		return err
+	}
+	if err := made.Enforce(ctx); err != nil {
+		// What runs already may use more than the limit; the pods matter more.
+		t.log.Warn("the limit of all pods together was not set (enforceNodeAllocatable)", "error", err)
+	}
+	t.made.Store(made)
+	return nil
+}
+
+// parent is the pod's cgroup for CRI.
+func (t *tree) parent(p *v1.Pod) string {
+	if made := t.made.Load(); made != nil {
+		return made.Parent(p)
+	}
+	return ""
+}
+
+// Create implements syncloop.Cgroups.
+func (t *tree) Create(ctx context.Context, p *v1.Pod) error {
+	if made := t.made.Load(); made != nil {
+		return made.Create(ctx, p)
+	}
+	return errNoTree
+}
+
+// Remove implements syncloop.Cgroups.
+func (t *tree) Remove(ctx context.Context, uid types.UID, qos v1.PodQOSClass) error {
+	if made := t.made.Load(); made != nil {
+		return made.Remove(ctx, uid, qos)
+	}
+	return errNoTree
+}
+
+// UpdateQoS implements syncloop.Cgroups.
+func (t *tree) UpdateQoS(ctx context.Context, pods []*v1.Pod) error {
+	if made := t.made.Load(); made != nil {
+		return made.UpdateQoS(ctx, pods)
+	}
+	return errNoTree
+}

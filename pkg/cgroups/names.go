@@ -1,0 +1,89 @@
+package cgroups
+
+import (
+	"fmt"
+	"path"
+	"regexp"
+	"strings"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// The two cgroup drivers: who makes the cgroups.
+const (
+	Cgroupfs = "cgroupfs"
+	Systemd  = "systemd"
+)
+
+// A UID becomes part of a path, and comes from whoever wrote the pod.
+var validUID = regexp.MustCompile(`^[A-Za-z0-9-]{1,128}$`)
+
+func checkUID(uid types.UID) error {
+	if !validUID.MatchString(string(uid)) {
+		return fmt.Errorf("metadata.uid %.140q: want up to 128 letters, digits and '-'", uid)
+	}
+	return nil
+}
+
+// Name is the cgroup of a pod below cgroupRoot, as an absolute path that every
+// hierarchy has in common (behaviour rows 1.15-1, 1.15-2).
+func Name(root string, uid types.UID, class v1.PodQOSClass, driver string) string {
+	return join(driver, append(tier(root, class), "pod"+string(uid)))
+}
+
+// tier is the class's place in the tree, element by element.
+func tier(root string, class v1.PodQOSClass) []string {
+	parts := kubepods(root)
+	switch class {
+	case v1.PodQOSBurstable:
+		return append(parts, "burstable")
+	case v1.PodQOSBestEffort:
+		return append(parts, "besteffort")
+	}
+	return parts
+}
+
+func kubepods(root string) []string {
+	var parts []string
+	for _, part := range strings.Split(root, "/") {
+		if part != "" {
+			parts = append(parts, part)
+		}
+	}
+	return append(parts, "kubepods")
+}
+
+// join writes the elements as the driver does. systemd spells the way to a
+// slice out in its name, with '-' between the elements, so that a '-' within an
+// element becomes '_'.
+func join(driver string, parts []string) string {
+	if driver != Systemd {
+		return "/" + path.Join(parts...)
+	}
+	name, prefix := "", ""
+	for _, part := range parts {
+		prefix += strings.ReplaceAll(part, "-", "_")
+		name += "/" + prefix + ".slice"
+		prefix += "-"
+	}
+	return name
+}
+
+// podUID reads a pod's UID from the last element of its cgroup, whose parent
+// is parent.
+func podUID(driver, parent, base string) (types.UID, bool) {
+	prefix := "pod"
+	if driver == Systemd {
+		var ok bool
+		if base, ok = strings.CutSuffix(base, ".slice"); !ok {
+			return "", false
+		}
+		prefix = strings.TrimSuffix(path.Base(parent), ".slice") + "-pod"
+	}
+	uid, ok := strings.CutPrefix(base, prefix)
+	if driver == Systemd {
+		uid = strings.ReplaceAll(uid, "_", "-")
+	}
+	return types.UID(uid), ok && validUID.MatchString(uid)
+}

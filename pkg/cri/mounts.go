@@ -1,0 +1,260 @@
+package cri
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+
+	pathrs "github.com/cyphar/filepath-securejoin/pathrs-lite"
+	"golang.org/x/sys/unix"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+const etcHosts = "/etc/hosts"
+
+// mounts prepares what is mounted into the container: its volumes, /etc/hosts
+// and the termination message file.
+func (c *Client) mounts(p *v1.Pod, k *v1.Container, req CreateRequest) ([]*runtimeapi.Mount, error) {
+	if uid := string(p.UID); uid == "" || uid == "." || uid == ".." || strings.ContainsAny(uid, "/\x00") {
+		return nil, fmt.Errorf("pod UID %q cannot be part of a path", uid)
+	}
+	_, values, err := environment(p, k, req.PodIPs, c.opts.Pods)
+	if err != nil {
+		return nil, err
+	}
+	var out []*runtimeapi.Mount
+	hosts := p.Spec.HostNetwork || len(req.PodIPs) > 0
+	for _, vm := range k.VolumeMounts {
+		m, err := c.volumeMount(p, vm, req.Mounts, values)
+		if err != nil {
+			return nil, fmt.Errorf("volumeMount %s: %w", vm.Name, err)
+		}
+		hosts = hosts && vm.MountPath != etcHosts
+		out = append(out, m)
+	}
+	if hosts {
+		path, err := c.writeHosts(p, req.PodIPs)
+		if err != nil {
+			return nil, fmt.Errorf("write hosts file: %w", err)
+		}
+		out = append(out, &runtimeapi.Mount{ContainerPath: etcHosts, HostPath: path, SelinuxRelabel: c.machine.SELinux})
+	}
+	if k.TerminationMessagePath == "" {
+		return out, nil
+	}
+	path, err := c.makeMessageFile(p.UID, k.Name)
+	if err != nil {
+		return nil, fmt.Errorf("make termination message file: %w", err)
+	}
+	return append(out, &runtimeapi.Mount{ContainerPath: absolute(k.TerminationMessagePath), HostPath: path, SelinuxRelabel: c.machine.SELinux}), nil
+}
+
+func (c *Client) volumeMount(p *v1.Pod, vm v1.VolumeMount, volumes, env map[string]string) (*runtimeapi.Mount, error) {
+	host, ok := volumes[vm.Name]
+	if !ok {
+		return nil, fmt.Errorf("volume %q is not mounted on the node", vm.Name)
+	}
+	sub := vm.SubPath
+	if vm.SubPathExpr != "" {
+		var err error
+		if sub, err = expandSubPath(vm.SubPathExpr, env); err != nil {
+			return nil, err
+		}
+	}
+	if sub != "" {
+		var err error
+		if host, err = subPath(host, sub); err != nil {
+			return nil, err
+		}
+	}
+	how, err := propagation(vm.MountPropagation)
+	if err != nil {
+		return nil, err
+	}
+	recursive, err := recursiveReadOnly(vm, c.rro.Load())
+	if err != nil {
+		return nil, err
+	}
+	volume := volumeNamed(p, vm.Name)
+	// What the agent writes is not the container's to change.
+	written := volume.ConfigMap != nil || volume.Secret != nil || volume.DownwardAPI != nil || volume.Projected != nil
+	return &runtimeapi.Mount{
+		ContainerPath:     absolute(vm.MountPath),
+		HostPath:          host,
+		Readonly:          vm.ReadOnly || written,
+		RecursiveReadOnly: recursive,
+		Propagation:       how,
+		// The node's own files keep their SELinux labels.
+		SelinuxRelabel: c.machine.SELinux && volume.HostPath == nil && !written,
+	}, nil
+}
+
+// volumeNamed is empty when the pod has no such volume.
+func volumeNamed(p *v1.Pod, name string) v1.Volume {
+	for _, v := range p.Spec.Volumes {
+		if v.Name == name {
+			return v
+		}
+	}
+	return v1.Volume{}
+}
+
+// expandSubPath needs a value for every name: an empty one would mount the
+// whole volume (behaviour row 1.7-9).
+func expandSubPath(expr string, env map[string]string) (string, error) {
+	var missing []string
+	out := expandWith(expr, func(name string) string {
+		if env[name] == "" {
+			missing = append(missing, name)
+		}
+		return env[name]
+	})
+	if len(missing) > 0 {
+		return "", fmt.Errorf("subPathExpr %q: missing value for %s", expr, strings.Join(missing, ", "))
+	}
+	return out, nil
+}
+
+// subPath is the path of sub in the volume at root, made if it is missing.
+// What is in the volume is the pod's to change, so the path is resolved by the
+// kernel, beneath the volume. The runtime resolves the result once more: a pod
+// that swaps a folder for a link in between is caught only when the opened
+// folder itself is bound, which comes with pkg/volumes.
+func subPath(root, sub string) (string, error) {
+	if filepath.IsAbs(sub) || strings.Contains("/"+sub+"/", "/../") {
+		return "", fmt.Errorf("subPath %q must be relative and without \"..\"", sub)
+	}
+	dir, err := os.Open(root)
+	if err != nil {
+		return "", fmt.Errorf("open volume: %w", err)
+	}
+	defer dir.Close()
+	fd, err := beneath(dir, sub)
+	if errors.Is(err, unix.ENOENT) {
+		info, statErr := dir.Stat()
+		if statErr != nil {
+			return "", fmt.Errorf("look at volume: %w", statErr)
+		}
+		made, mkErr := pathrs.MkdirAllHandle(dir, sub, info.Mode().Perm())
+		if mkErr != nil {
+			return "", fmt.Errorf("make subPath %q: %w", sub, mkErr)
+		}
+		_ = made.Close()
+		fd, err = beneath(dir, sub)
+	}
+	if err != nil {
+		return "", fmt.Errorf("open subPath %q in the volume: %w", sub, err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	return os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+}
+
+func beneath(dir *os.File, sub string) (int, error) {
+	return unix.Openat2(int(dir.Fd()), sub, &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS,
+	})
+}
+
+// makeMessageFile makes the file that the container's termination message
+// path shows (behaviour row 1.3-29). It is everybody's to write: the
+// container may run as any user.
+func (c *Client) makeMessageFile(uid types.UID, container string) (string, error) {
+	dir := c.containerFolder(uid, container)
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, fmt.Sprintf("%08x", rand.Uint32()))
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666)
+	if err != nil {
+		return "", err
+	}
+	return path, errors.Join(f.Chmod(0o666), f.Close()) // the umask must not count
+}
+
+// dropMessageFile removes the file of a container that was not created: one
+// that fails for days must not fill the folder.
+func (c *Client) dropMessageFile(p *v1.Pod, container string, cfg *runtimeapi.ContainerConfig) {
+	for _, m := range cfg.Mounts {
+		if filepath.Dir(m.HostPath) != c.containerFolder(p.UID, container) {
+			continue
+		}
+		if err := removed(os.Remove(m.HostPath)); err != nil {
+			slog.Warn("termination message file not removed", "file", m.HostPath, "error", err)
+		}
+	}
+}
+
+// writeHosts writes the pod's hosts file (behaviour rows 1.8-9, 1.8-10). It is
+// written in place, since running containers have it mounted, and not at all
+// when nothing would change.
+func (c *Client) writeHosts(p *v1.Pod, podIPs []string) (string, error) {
+	content, err := hostsContent(p, podIPs, c.opts.Pods.ClusterDomain)
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(c.opts.Pods.RootDir, "pods", string(p.UID))
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "etc-hosts")
+	old, err := os.ReadFile(path)
+	if err == nil && bytes.Equal(old, content) {
+		return path, nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|unix.O_NOFOLLOW, 0o644)
+	if err != nil {
+		return "", err
+	}
+	_, err = f.Write(content)
+	return path, errors.Join(err, f.Chmod(0o644), f.Close())
+}
+
+func hostsContent(p *v1.Pod, podIPs []string, clusterDomain string) ([]byte, error) {
+	var out bytes.Buffer
+	if p.Spec.HostNetwork {
+		node, err := os.ReadFile(etcHosts)
+		if err != nil {
+			return nil, err
+		}
+		out.WriteString("# Kubernetes-managed hosts file (host network).\n")
+		out.Write(node)
+	} else {
+		host, domain, err := hostname(p, clusterDomain)
+		if err != nil {
+			return nil, err
+		}
+		out.WriteString("# Kubernetes-managed hosts file.\n" +
+			"127.0.0.1\tlocalhost\n" +
+			"::1\tlocalhost ip6-localhost ip6-loopback\n" +
+			"fe00::0\tip6-localnet\n" +
+			"fe00::0\tip6-mcastprefix\n" +
+			"fe00::1\tip6-allnodes\n" +
+			"fe00::2\tip6-allrouters\n")
+		names := host
+		if domain != "" {
+			names = host + "." + domain + "\t" + host
+		}
+		for _, ip := range podIPs {
+			fmt.Fprintf(&out, "%s\t%s\n", ip, names)
+		}
+	}
+	if len(p.Spec.HostAliases) > 0 {
+		out.WriteString("\n# Entries added by HostAliases.\n")
+	}
+	for _, a := range p.Spec.HostAliases {
+		fmt.Fprintf(&out, "%s\t%s\n", a.IP, strings.Join(a.Hostnames, "\t"))
+	}
+	return out.Bytes(), nil
+}

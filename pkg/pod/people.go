@@ -1,0 +1,19 @@
+package pod
+
+import v1 "k8s.io/api/core/v1"
+
+// InFlight are the actions in flight, by key.
+func (p Pod) InFlight() []Doing {
+	var out []Doing
+	for _, key := range sortedKeys(p.Doing) {
+		out = append(out, p.Doing[key])
+	}
+	return out
+}
+
+// Completes says whether the container of that name is meant to end before the
+// main ones start: an init container that is no sidecar.
+func Completes(spec *v1.Pod, name string) bool {
+	m, ok := find(spec, name)
+	return ok && m.role == initial
+}

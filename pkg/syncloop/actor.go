@@ -1,0 +1,161 @@
+package syncloop
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nodeagent/nodeagent/pkg/pod"
+)
+
+// actor owns one pod's value. It alone applies events to it; others read the
+// newest snapshot.
+type actor struct {
+	loop *Loop
+	log  *slog.Logger
+	mail *mailbox[pod.Event]
+	// now is the newest value, for everybody to read.
+	now atomic.Pointer[pod.Pod]
+
+	pod    pod.Pod
+	told   map[int]int // Note.Seq of what was logged
+	flight map[string]context.CancelFunc
+	work   sync.WaitGroup
+
+	mu     sync.Mutex
+	mounts map[string]string // volume name to host path, from the last Mount
+}
+
+func newActor(l *Loop, p pod.Pod) *actor {
+	a := &actor{
+		loop: l, pod: p, mail: newMailbox[pod.Event](),
+		log:    l.Log.With("pod", p.Spec.Namespace+"/"+p.Spec.Name, "uid", p.Spec.UID),
+		told:   map[int]int{},
+		flight: map[string]context.CancelFunc{},
+	}
+	a.now.Store(&p)
+	return a
+}
+
+// run plans and applies until the pod is forgotten or ctx ends, and returns
+// when its calls have. It says whether the pod is gone.
+func (a *actor) run(ctx context.Context) (gone bool) {
+	defer a.work.Wait()
+	defer func() {
+		for _, cancel := range a.flight {
+			cancel()
+		}
+	}()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		wake, gone := a.step(ctx)
+		if gone {
+			return true
+		}
+		if wake.IsZero() {
+			timer.Stop()
+		} else {
+			timer.Reset(time.Until(wake))
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-timer.C:
+			a.apply(pod.Tick{At: time.Now()})
+		case <-a.mail.ready:
+			for _, e := range a.mail.take() {
+				a.apply(e)
+			}
+		}
+	}
+}
+
+// step plans once and begins what is to be done.
+func (a *actor) step(ctx context.Context) (wake time.Time, gone bool) {
+	actions, wake := pod.Plan(a.pod, a.loop.Node(), time.Now())
+	for _, act := range actions {
+		if act.Kind == pod.Forget {
+			a.log.Info("pod is gone")
+			return wake, true
+		}
+		a.log.Debug("begin", "action", act.Key(), "why", act.Why)
+		a.apply(pod.Begun{At: time.Now(), Action: act})
+		if act.Kind == pod.Cancel {
+			if cancel := a.flight[act.ID]; cancel != nil {
+				cancel()
+			}
+			continue
+		}
+		a.begin(ctx, act)
+	}
+	return wake, false
+}
+
+// begin runs the action in a goroutine of its own; its end comes back as mail.
+func (a *actor) begin(ctx context.Context, act pod.Action) {
+	wish, cancel := context.WithCancel(ctx)
+	a.flight[act.Key()] = cancel
+	p := a.pod
+	a.work.Go(func() {
+		defer cancel()
+		a.loop.fault("before-" + string(act.Kind))
+		e := a.do(ctx, wish, p, act)
+		a.loop.fault("after-" + string(act.Kind))
+		a.mail.put(e)
+	})
+}
+
+// apply takes in one event and tells what is new.
+func (a *actor) apply(e pod.Event) {
+	before := a.pod.Phase
+	a.pod = pod.Apply(a.pod, e)
+	switch d := e.(type) {
+	case pod.Done:
+		delete(a.flight, d.Action.Key())
+		a.logDone(d)
+	case pod.Judged:
+		delete(a.flight, string(pod.Admit))
+		a.loop.rebalance()
+	}
+	p := a.pod
+	a.now.Store(&p)
+	if p.Phase != before {
+		a.log.Info("phase", "phase", p.Phase)
+	}
+	a.tell()
+}
+
+func (a *actor) logDone(d pod.Done) {
+	if d.Failure == nil {
+		a.log.Debug("done", "action", d.Action.Key())
+		return
+	}
+	a.log.Debug("failed", "action", d.Action.Key(), "reason", d.Failure.Reason, "error", d.Failure.Message, "uncertain", d.Failure.Uncertain)
+}
+
+// tell logs notes that are new; what is only said again is not.
+func (a *actor) tell() {
+	for _, n := range a.pod.Notes {
+		if a.told[n.Seq] > 0 {
+			continue
+		}
+		a.told[n.Seq] = n.Count
+		level := slog.LevelInfo
+		if n.Warning {
+			level = slog.LevelWarn
+		}
+		attrs := []any{"reason", n.Reason}
+		if n.Container != "" {
+			attrs = append(attrs, "container", n.Container)
+		}
+		a.log.Log(context.Background(), level, n.Message, attrs...)
+	}
+	if len(a.pod.Notes) > 0 {
+		oldest := a.pod.Notes[0].Seq
+		maps.DeleteFunc(a.told, func(seq, _ int) bool { return seq < oldest })
+	}
+}

@@ -1,0 +1,74 @@
+package syncloop
+
+import (
+	"context"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/nodeagent/nodeagent/pkg/cri"
+	"github.com/nodeagent/nodeagent/pkg/pod"
+)
+
+// Runtime is the container runtime. Every call is idempotent: what is stopped
+// or gone already is no error. Errors are classified by cri.Failure.
+type Runtime interface {
+	// Probe says whether the runtime answers, and whether it is ready.
+	Probe(ctx context.Context) (cri.Runtime, error)
+	// List is every pod that the runtime knows.
+	List(ctx context.Context) (map[types.UID]cri.Found, error)
+	// Events calls changed for every container that stopped or was removed,
+	// and returns when the stream ends; cri.ErrNoEvents if there is none.
+	Events(ctx context.Context, changed func(types.UID)) error
+	// Alive are the IDs of the ready sandboxes and running containers of every
+	// pod, sorted: what an audit compares.
+	Alive(ctx context.Context) (map[types.UID][]string, error)
+	// View is what the runtime knows of one pod.
+	View(ctx context.Context, uid types.UID) (pod.View, error)
+
+	Pull(ctx context.Context, p *v1.Pod, container string) (ref string, pulled bool, message string, err error)
+	RunSandbox(ctx context.Context, p *v1.Pod, attempt uint32) (pod.Sandbox, error)
+	Create(ctx context.Context, p *v1.Pod, r cri.CreateRequest) (pod.Container, error)
+	Start(ctx context.Context, p *v1.Pod, c pod.Container) (pod.Container, error)
+	Stop(ctx context.Context, id string, grace time.Duration) error
+	Remove(ctx context.Context, id string) error
+	StopSandbox(ctx context.Context, id string) error
+	RemoveSandbox(ctx context.Context, id string) error
+
+	// LoggedRestarts is the highest log number of each container.
+	LoggedRestarts(namespace, name string, uid types.UID) map[string]int32
+	// RemoveLogs removes all logs of a pod that is gone.
+	RemoveLogs(ctx context.Context, namespace, name string, uid types.UID) error
+}
+
+// Volumes are the pods' folders and volumes.
+type Volumes interface {
+	Prepare(p *v1.Pod) error
+	// Mount makes all volumes ready and says where each is on the host.
+	Mount(ctx context.Context, p *v1.Pod) (map[string]string, error)
+	Unmount(ctx context.Context, uid types.UID) error
+	// RemovePod removes the pod's folder, in which nothing is mounted.
+	RemovePod(ctx context.Context, uid types.UID) error
+	// PodDirs are the pods that have a folder.
+	PodDirs() ([]types.UID, error)
+}
+
+// Cgroups are the pods' cgroups.
+type Cgroups interface {
+	Create(ctx context.Context, p *v1.Pod) error
+	Remove(ctx context.Context, uid types.UID, qos v1.PodQOSClass) error
+	// UpdateQoS sets what the tiers share, for the pods that now run.
+	UpdateQoS(ctx context.Context, pods []*v1.Pod) error
+}
+
+// Records are the pods' durable parts.
+type Records interface {
+	Write(name string, v any) error
+	Delete(name string) error
+}
+
+// Hooks runs lifecycle hooks in a running instance.
+type Hooks interface {
+	Run(ctx context.Context, p *v1.Pod, containerID string, h *v1.LifecycleHandler) error
+}

@@ -1,0 +1,184 @@
+package syncloop
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+
+	"github.com/nodeagent/nodeagent/pkg/cri"
+	"github.com/nodeagent/nodeagent/pkg/ledger"
+	"github.com/nodeagent/nodeagent/pkg/pod"
+)
+
+// pullDeadline bounds a pull that makes progress; one that makes none is ended
+// by the runtime much earlier.
+const pullDeadline = time.Hour
+
+// do runs one action against the world and says how it ended. The wish ends
+// when the pod no longer wants the action, ctx only with the agent: a call that
+// was sent is not cancelled by a change of mind.
+func (a *actor) do(ctx, wish context.Context, p pod.Pod, act pod.Action) pod.Event {
+	done := pod.Done{Action: act}
+	var err error
+	switch act.Kind {
+	case pod.Admit:
+		verdict, failure := a.admit(p)
+		if failure == nil {
+			return pod.Judged{At: time.Now(), Verdict: verdict}
+		}
+		err = failure
+	case pod.RunSandbox, pod.Create, pod.Start:
+		err = a.inSlot(ctx, wish, p, &done)
+	case pod.Pull:
+		wish, cancel := context.WithTimeout(wish, pullDeadline)
+		defer cancel()
+		done.Image, done.Pulled, done.Message, err = a.loop.Runtime.Pull(wish, p.Spec, act.Container)
+	case pod.PostStart, pod.PreStop:
+		err = a.hook(wish, p, act)
+	default:
+		if act.Kind == pod.Mount {
+			ctx = wish
+		}
+		ctx, cancel := context.WithTimeout(ctx, a.loop.Timeout+act.Grace)
+		defer cancel()
+		err = a.settle(ctx, p, &done)
+	}
+	done.At = time.Now()
+	if err != nil {
+		done.Failure = cri.Failure(err)
+	}
+	return done
+}
+
+// admit asks the ledger and writes the grant before anybody acts on it.
+func (a *actor) admit(p pod.Pod) (pod.Verdict, error) {
+	claim := ledger.ClaimOf(p.Spec)
+	v := a.loop.grants.admit(claim)
+	if v.State != pod.Granted || p.Setup.Recorded != nil {
+		return v, nil
+	}
+	p.Verdict = v
+	if err := a.loop.Records.Write(string(p.UID()), p.Record()); err != nil {
+		a.loop.release(claim)
+		return pod.Verdict{}, fmt.Errorf("write the grant of the pod: %w", err)
+	}
+	return v, nil
+}
+
+// inSlot runs a create or start call in a start slot.
+func (a *actor) inSlot(ctx, wish context.Context, p pod.Pod, done *pod.Done) error {
+	prio := pod.Priority(p.Spec)
+	if err := a.loop.slots.acquire(wish, rank{critical: prio >= pod.SystemCritical, priority: prio, since: p.Started}); err != nil {
+		return err
+	}
+	defer a.loop.slots.release()
+	ctx, cancel := context.WithTimeout(ctx, a.loop.Timeout)
+	defer cancel()
+	return a.start(ctx, p, done)
+}
+
+func (a *actor) start(ctx context.Context, p pod.Pod, done *pod.Done) error {
+	act := done.Action
+	switch act.Kind {
+	case pod.RunSandbox:
+		s, err := a.loop.Runtime.RunSandbox(ctx, p.Spec, act.Attempt)
+		done.Sandbox = &s
+		return err
+	case pod.Create:
+		c, err := a.loop.Runtime.Create(ctx, p.Spec, cri.CreateRequest{
+			Container: act.Container, SandboxID: act.ID, Attempt: act.Attempt, ImageRef: act.Image,
+			Mounts: a.volumes(), PodIPs: sandboxIPs(p.View, act.ID),
+		})
+		done.Container = &c
+		return err
+	}
+	for _, c := range p.View.Containers {
+		if c.ID == act.ID {
+			started, err := a.loop.Runtime.Start(ctx, p.Spec, c)
+			done.Container = &started
+			return err
+		}
+	}
+	return fmt.Errorf("start container %s: instance %s is gone", act.Container, act.ID)
+}
+
+func sandboxIPs(view pod.View, id string) []string {
+	for _, s := range view.Sandboxes {
+		if s.ID == id {
+			return s.IPs
+		}
+	}
+	return nil
+}
+
+// settle runs every action that needs no slot.
+func (a *actor) settle(ctx context.Context, p pod.Pod, done *pod.Done) error {
+	l, act := a.loop, done.Action
+	switch act.Kind {
+	case pod.Prepare:
+		return errors.Join(l.Volumes.Prepare(p.Spec), l.Cgroups.Create(ctx, p.Spec))
+	case pod.Mount:
+		mounts, err := l.Volumes.Mount(ctx, p.Spec)
+		a.mu.Lock()
+		a.mounts = mounts
+		a.mu.Unlock()
+		return err
+	case pod.Observe:
+		view, err := l.Runtime.View(ctx, p.UID())
+		done.View = &view
+		return err
+	case pod.StopContainer:
+		return l.Runtime.Stop(ctx, act.ID, act.Grace)
+	case pod.Remove:
+		return l.Runtime.Remove(ctx, act.ID)
+	case pod.StopSandbox:
+		return l.Runtime.StopSandbox(ctx, act.ID)
+	case pod.RemoveSandbox:
+		return l.Runtime.RemoveSandbox(ctx, act.ID)
+	case pod.Unmount:
+		return l.Volumes.Unmount(ctx, p.UID())
+	case pod.Clean:
+		return l.Cgroups.Remove(ctx, p.UID(), pod.QoS(p.Spec))
+	case pod.Erase:
+		return errors.Join(l.Volumes.RemovePod(ctx, p.UID()), l.Runtime.RemoveLogs(ctx, p.Spec.Namespace, p.Spec.Name, p.UID()), l.Records.Delete(string(p.UID())))
+	case pod.Release:
+		l.release(ledger.ClaimOf(p.Spec))
+		return nil
+	case pod.Save:
+		r := p.Record()
+		done.Record = &r
+		return l.Records.Write(string(p.UID()), r)
+	}
+	return fmt.Errorf("no such action: %s", act.Kind)
+}
+
+func (a *actor) volumes() map[string]string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.mounts
+}
+
+// hook runs the container's postStart or preStop hook, the latter within its
+// grace.
+func (a *actor) hook(ctx context.Context, p pod.Pod, act pod.Action) error {
+	c := pod.FindContainer(p.Spec, act.Container)
+	if c == nil || c.Lifecycle == nil {
+		return nil
+	}
+	if act.Kind == pod.PostStart {
+		return a.runHook(ctx, p.Spec, act.ID, c.Lifecycle.PostStart)
+	}
+	ctx, cancel := context.WithTimeout(ctx, act.Grace)
+	defer cancel()
+	return a.runHook(ctx, p.Spec, act.ID, c.Lifecycle.PreStop)
+}
+
+func (a *actor) runHook(ctx context.Context, spec *v1.Pod, id string, h *v1.LifecycleHandler) error {
+	if h == nil {
+		return nil
+	}
+	return a.loop.Hooks.Run(ctx, spec, id, h)
+}

@@ -1,0 +1,46 @@
+package syncloop
+
+import (
+	"sync"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/nodeagent/nodeagent/pkg/ledger"
+	"github.com/nodeagent/nodeagent/pkg/pod"
+)
+
+// grants is the node's one ledger. Its functions are pure and quick, so a lock
+// held for one of them is all the owner it needs.
+type grants struct {
+	mu     sync.Mutex
+	ledger ledger.Ledger
+}
+
+func (g *grants) admit(c ledger.Claim) (v pod.Verdict) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ledger, v = ledger.Admit(g.ledger, c)
+	return v
+}
+
+func (g *grants) enter(c ledger.Claim) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ledger = ledger.Enter(g.ledger, c)
+}
+
+func (g *grants) release(c ledger.Claim) (next []types.UID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ledger, next = ledger.Release(g.ledger, c)
+	return next
+}
+
+// would says what the verdict on a pod would be, and grants nothing.
+func (g *grants) would(p *v1.Pod) pod.Verdict {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	_, v := ledger.Admit(g.ledger, ledger.ClaimOf(p))
+	return v
+}

@@ -1,0 +1,335 @@
+// Package syncloop runs the pods: it merges what the sources want with what
+// the runtime shows, keeps one actor per pod, feeds events to them and turns
+// their actions into effects.
+package syncloop
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/nodeagent/nodeagent/pkg/cri"
+	"github.com/nodeagent/nodeagent/pkg/ledger"
+	"github.com/nodeagent/nodeagent/pkg/pod"
+	"github.com/nodeagent/nodeagent/pkg/source"
+)
+
+// Config is what the loop is made of.
+type Config struct {
+	Runtime Runtime
+	Volumes Volumes
+	Cgroups Cgroups
+	Records Records
+	Hooks   Hooks
+	Log     *slog.Logger
+	// Sources are the names of all sources that will deliver. Nothing is ended
+	// before each has done so once.
+	Sources []string
+	// Known are the records that an earlier process left.
+	Known map[types.UID]pod.Record
+	// Node is what is known of the node from the start.
+	Node pod.Node
+	// Allocatable is what pods may have together.
+	Allocatable v1.ResourceList
+	// Slots is how many create and start calls run at once, at least 1.
+	Slots int
+	// Timeout bounds each runtime call (runtimeRequestTimeout).
+	Timeout time.Duration
+	// Connected is called whenever the runtime has answered, before anything is
+	// asked of it; its error counts as the runtime's.
+	Connected func(context.Context) error
+	// Fault is called at the named points before and after each action; tests
+	// end the process there. Nil for none.
+	Fault func(point string)
+}
+
+// Loop is the set of actors.
+type Loop struct {
+	Config
+	slots  *slots
+	grants grants
+	node   atomic.Pointer[pod.Node]
+	mail   *mailbox[any] // source.Update, listed, removed
+	audits chan struct{} // a token asks for an audit now
+	tiers  chan struct{} // a token says that the QoS tiers may have changed
+
+	mu     sync.RWMutex
+	actors map[types.UID]*actor
+	merge  source.Merge
+
+	// Owned by Run.
+	found   map[types.UID]cri.Found // the first list; nil until then
+	adopted map[types.UID]types.UID // UID as computed, to UID as it runs
+	ended   map[types.UID]bool      // told to end
+	swept   bool                    // orphans were looked for
+	work    sync.WaitGroup
+}
+
+// listed is the runtime's full list, read after a (re)connect or by an audit.
+type listed map[types.UID]cri.Found
+
+// removed says that an actor is done.
+type removed types.UID
+
+// New makes a loop; Run starts it.
+func New(c Config) *Loop {
+	l := &Loop{
+		Config: c, slots: newSlots(max(1, c.Slots)), mail: newMailbox[any](),
+		audits: make(chan struct{}, 1), tiers: make(chan struct{}, 1),
+		actors: map[types.UID]*actor{}, merge: source.NewMerge(c.Sources...),
+		adopted: map[types.UID]types.UID{}, ended: map[types.UID]bool{},
+	}
+	l.grants.ledger = ledger.Ledger{Allocatable: c.Allocatable}
+	node := c.Node
+	node.Runtime = cmp.Or(node.Runtime, "not asked yet")
+	l.node.Store(&node)
+	return l
+}
+
+// Run keeps the pods until ctx ends. Pods go on running after it returns.
+func (l *Loop) Run(ctx context.Context, updates <-chan source.Update) error {
+	defer l.work.Wait()
+	l.work.Go(func() { l.watch(ctx) })
+	l.work.Go(func() { l.balance(ctx) })
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case u := <-updates:
+			l.mu.Lock()
+			l.merge = l.merge.With(u)
+			l.mu.Unlock()
+			l.reconcile(ctx)
+		case <-l.mail.ready:
+			for _, m := range l.mail.take() {
+				switch m := m.(type) {
+				case listed:
+					l.list(ctx, m)
+				case removed:
+					l.drop(ctx, types.UID(m))
+				}
+			}
+		}
+	}
+}
+
+// Node is the newest view of the node.
+func (l *Loop) Node() pod.Node { return *l.node.Load() }
+
+// setNode changes the node's view and has every pod planned anew if it did.
+func (l *Loop) setNode(change func(*pod.Node)) {
+	node := l.Node()
+	before := node
+	change(&node)
+	if before.Runtime == node.Runtime && before.Network == node.Network && before.RuntimeName == node.RuntimeName {
+		return
+	}
+	l.node.Store(&node)
+	for _, a := range l.all() {
+		a.mail.put(pod.Tick{At: time.Now()})
+	}
+}
+
+// all are the actors, in no order.
+func (l *Loop) all() []*actor {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	out := make([]*actor, 0, len(l.actors))
+	for _, a := range l.actors {
+		out = append(out, a)
+	}
+	return out
+}
+
+// Pods are all pods as they are now, by namespace and name. Those that wait
+// for the runtime's first answer are among them.
+func (l *Loop) Pods() []pod.Pod {
+	var out []pod.Pod
+	have := map[types.UID]bool{}
+	for _, a := range l.all() {
+		p := *a.now.Load()
+		out = append(out, p)
+		have[p.UID()] = true
+	}
+	l.mu.RLock()
+	waiting := l.found == nil
+	wanted := l.merge.Pods()
+	l.mu.RUnlock()
+	for _, d := range wanted {
+		if waiting && !have[d.Pod.UID] {
+			out = append(out, pod.New(pod.Wanted{At: time.Now(), Spec: d.Pod, Origin: d.Origin}, pod.View{}, nil))
+		}
+	}
+	slices.SortFunc(out, func(a, b pod.Pod) int {
+		return cmp.Or(cmp.Compare(a.Spec.Namespace, b.Spec.Namespace), cmp.Compare(a.Spec.Name, b.Spec.Name), cmp.Compare(a.UID(), b.UID()))
+	})
+	return out
+}
+
+// Problems are all that is wrong with what the sources give.
+func (l *Loop) Problems() []source.Problem {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.merge.Problems()
+}
+
+// Verdict is what the ledger would say to the pod, were it wanted now.
+func (l *Loop) Verdict(p *v1.Pod) pod.Verdict { return l.grants.would(p) }
+
+// Ready says whether the sources have delivered and the runtime has answered.
+func (l *Loop) Ready() bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.found != nil && l.merge.Synced()
+}
+
+// reconcile makes the actors those of the wanted pods.
+func (l *Loop) reconcile(ctx context.Context) {
+	if l.found == nil {
+		return // what runs is not known yet
+	}
+	wanted := map[types.UID]bool{}
+	for _, d := range l.merge.Pods() {
+		d = l.adopt(d)
+		wanted[d.Pod.UID] = true
+		l.want(ctx, d)
+	}
+	for _, d := range l.held() {
+		if !wanted[d.Pod.UID] {
+			wanted[d.Pod.UID] = true
+			l.want(ctx, d)
+		}
+	}
+	if !l.merge.Synced() {
+		return
+	}
+	for _, a := range l.all() {
+		if uid := a.now.Load().UID(); !wanted[uid] && !l.ended[uid] {
+			l.ended[uid] = true
+			a.mail.put(pod.Ended{At: time.Now(), Grace: -1, Unwanted: true})
+		}
+	}
+	if !l.swept {
+		l.swept = true
+		l.sweep(ctx, wanted)
+	}
+}
+
+// want tells the pod's actor what is wanted, or starts one. A pod that is
+// being ended begins anew once nothing is left of it.
+func (l *Loop) want(ctx context.Context, d source.Desired) {
+	w := pod.Wanted{At: time.Now(), Spec: d.Pod, Origin: d.Origin}
+	a := l.actor(d.Pod.UID)
+	switch {
+	case a == nil:
+		w.Hashes = hashes(d.Pod)
+		l.start(ctx, w)
+	case !l.ended[d.Pod.UID] && a.now.Load().Spec != d.Pod:
+		w.Hashes = hashes(d.Pod)
+		a.mail.put(w)
+	}
+}
+
+func (l *Loop) actor(uid types.UID) *actor {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.actors[uid]
+}
+
+func hashes(p *v1.Pod) map[string]string {
+	out := map[string]string{}
+	for _, c := range slices.Concat(p.Spec.InitContainers, p.Spec.Containers) {
+		out[c.Name] = cri.Hash(&c)
+	}
+	for _, e := range p.Spec.EphemeralContainers {
+		c := v1.Container(e.EphemeralContainerCommon)
+		out[c.Name] = cri.Hash(&c)
+	}
+	return out
+}
+
+// start gives the pod an actor, with all that is known of it already.
+func (l *Loop) start(ctx context.Context, w pod.Wanted) *actor {
+	uid := w.Spec.UID
+	var record *pod.Record
+	if r, ok := l.Known[uid]; ok {
+		record = &r
+	}
+	found, runs := l.found[uid]
+	if runs || record != nil {
+		found.View.Logged = l.Runtime.LoggedRestarts(w.Spec.Namespace, w.Spec.Name, uid)
+	}
+	delete(l.Known, uid)
+	delete(l.found, uid)
+	a := newActor(l, pod.New(w, found.View, record))
+	l.mu.Lock()
+	l.actors[uid] = a
+	l.mu.Unlock()
+	l.work.Go(func() {
+		if a.run(ctx) {
+			l.mail.put(removed(uid))
+		}
+	})
+	return a
+}
+
+// drop forgets an actor that is done; the pod may be wanted again by now.
+func (l *Loop) drop(ctx context.Context, uid types.UID) {
+	l.mu.Lock()
+	delete(l.actors, uid)
+	l.mu.Unlock()
+	delete(l.ended, uid)
+	l.rebalance()
+	l.reconcile(ctx)
+}
+
+// release gives a grant back, and has the pods that waited for it ask again.
+func (l *Loop) release(c ledger.Claim) {
+	for _, uid := range l.grants.release(c) {
+		if a := l.actor(uid); a != nil {
+			a.mail.put(pod.Judged{At: time.Now()})
+		}
+	}
+	l.rebalance()
+}
+
+// rebalance asks for the QoS tiers to be set anew.
+func (l *Loop) rebalance() {
+	select {
+	case l.tiers <- struct{}{}:
+	default:
+	}
+}
+
+// balance keeps the QoS tiers at what the granted pods ask for.
+func (l *Loop) balance(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.tiers:
+		}
+		var pods []*v1.Pod
+		for _, a := range l.all() {
+			if p := a.now.Load(); p.Verdict.State == pod.Granted && !pod.IsTerminal(p.Phase) {
+				pods = append(pods, p.Spec)
+			}
+		}
+		if err := l.Cgroups.UpdateQoS(ctx, pods); err != nil && ctx.Err() == nil {
+			l.Log.Warn("QoS cgroups were not updated", "error", err)
+		}
+	}
+}
+
+func (l *Loop) fault(point string) {
+	if l.Fault != nil {
+		l.Fault(point)
+	}
+}

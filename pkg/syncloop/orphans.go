@@ -1,0 +1,199 @@
+package syncloop
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/nodeagent/nodeagent/pkg/cri"
+	"github.com/nodeagent/nodeagent/pkg/ledger"
+	"github.com/nodeagent/nodeagent/pkg/pod"
+	"github.com/nodeagent/nodeagent/pkg/source"
+)
+
+// list takes in the runtime's full list. The first one says what runs already;
+// later ones correct what the events missed.
+func (l *Loop) list(ctx context.Context, found listed) {
+	if l.found == nil {
+		l.enter(found)
+		l.mu.Lock()
+		l.found = found
+		l.mu.Unlock()
+		l.reconcile(ctx)
+		return
+	}
+	for uid, f := range found {
+		if l.actor(uid) != nil || !l.swept {
+			continue
+		}
+		l.found[uid] = f
+		l.orphan(ctx, uid)
+	}
+}
+
+// enter gives the pods that run already their grants before any other pod is
+// judged.
+func (l *Loop) enter(found listed) {
+	for _, r := range l.Known {
+		if r.Granted && !pod.IsTerminal(r.Phase) {
+			l.grants.enter(ledger.ClaimOf(r.Spec))
+		}
+	}
+	for _, d := range l.merge.Pods() {
+		if f, ok := found[d.Pod.UID]; ok && lives(f.View) {
+			l.grants.enter(ledger.ClaimOf(d.Pod))
+		}
+	}
+}
+
+func lives(v pod.View) bool {
+	return slices.ContainsFunc(v.Sandboxes, func(s pod.Sandbox) bool { return s.Ready })
+}
+
+// adopt gives a static pod the UID under which it already runs, if another
+// agent, or another rule for UIDs, started it: same source, full name and
+// container hashes, and no record of ours that says it was another pod.
+func (l *Loop) adopt(d source.Desired) source.Desired {
+	computed := d.Pod.UID
+	if uid, ok := l.adopted[computed]; ok {
+		if a := l.actor(uid); a != nil && !l.ended[uid] {
+			if old := a.now.Load().Spec; sameButUID(old, d.Pod) {
+				return source.Desired{Pod: old, Origin: d.Origin}
+			}
+		}
+		return source.Desired{Pod: source.Adopt(d.Pod, uid), Origin: d.Origin}
+	}
+	if !pod.IsStatic(d.Pod) || l.actor(computed) != nil {
+		return d
+	}
+	if _, same := l.found[computed]; same {
+		return d
+	}
+	for uid, f := range l.found {
+		if !l.isOlder(f, d.Pod) {
+			continue
+		}
+		l.adopted[computed] = uid
+		adopted := source.Adopt(d.Pod, uid)
+		l.grants.enter(ledger.ClaimOf(adopted))
+		l.Log.Info("adopting a pod that already runs", "pod", d.Pod.Namespace+"/"+d.Pod.Name, "uid", uid)
+		return source.Desired{Pod: adopted, Origin: d.Origin}
+	}
+	return d
+}
+
+// isOlder says whether what was found is an older form of the wanted pod.
+func (l *Loop) isOlder(f cri.Found, p *v1.Pod) bool {
+	if f.Name != p.Name || f.Namespace != p.Namespace || len(f.View.Containers) == 0 || !lives(f.View) ||
+		f.Annotations[pod.SourceAnnotation] != p.Annotations[pod.SourceAnnotation] {
+		return false
+	}
+	if r, ok := l.Known[f.UID]; ok && !sameButUID(r.Spec, p) {
+		return false // it was changed while we were away
+	}
+	want := hashes(p)
+	return !slices.ContainsFunc(f.View.Containers, func(c pod.Container) bool { return want[c.Name] != c.Hash })
+}
+
+// sameButUID compares two static pods without what identity adds.
+func sameButUID(a, b *v1.Pod) bool {
+	if !equality.Semantic.DeepEqual(a.Spec, b.Spec) {
+		return false
+	}
+	strip := func(p *v1.Pod) map[string]string {
+		out := map[string]string{}
+		for k, v := range p.Annotations {
+			if k != "kubernetes.io/config.hash" && k != "kubernetes.io/config.seen" {
+				out[k] = v
+			}
+		}
+		return out
+	}
+	return equality.Semantic.DeepEqual(a.Labels, b.Labels) && equality.Semantic.DeepEqual(strip(a), strip(b))
+}
+
+// held are the pods that an earlier process took from origins which cannot be
+// read now: they go on as they were.
+func (l *Loop) held() []source.Desired {
+	var origins []string
+	for _, s := range l.Sources {
+		origins = append(origins, l.merge.Held(s)...)
+	}
+	var out []source.Desired
+	for _, a := range l.all() {
+		if p := a.now.Load(); slices.Contains(origins, p.Origin) && !l.ended[p.UID()] {
+			out = append(out, source.Desired{Pod: p.Spec, Origin: p.Origin})
+		}
+	}
+	for _, r := range l.Known {
+		if slices.Contains(origins, r.Origin) && r.Stop == nil && r.Spec != nil {
+			out = append(out, source.Desired{Pod: r.Spec, Origin: r.Origin})
+		}
+	}
+	return out
+}
+
+// sweep ends what no source wants: pods in the runtime, records, folders. It
+// runs once, after every source has delivered.
+func (l *Loop) sweep(ctx context.Context, wanted map[types.UID]bool) {
+	uids := map[types.UID]bool{}
+	for uid := range l.found {
+		uids[uid] = true
+	}
+	for uid := range l.Known {
+		uids[uid] = true
+	}
+	dirs, err := l.Volumes.PodDirs()
+	if err != nil {
+		l.Log.Warn("folders of gone pods were not looked for", "error", err)
+	}
+	for _, uid := range dirs {
+		uids[uid] = true
+	}
+	for uid := range uids {
+		if !wanted[uid] && l.actor(uid) == nil {
+			l.orphan(ctx, uid)
+		}
+	}
+}
+
+// orphan ends a pod that no source wants, with the grace that it asked for.
+func (l *Loop) orphan(ctx context.Context, uid types.UID) {
+	found := l.found[uid]
+	record, known := l.Known[uid]
+	if !known && l.holds(found) {
+		l.Log.Warn("left alone: its source cannot be read now", "pod", found.Namespace+"/"+found.Name, "uid", uid)
+		return
+	}
+	spec, grace := record.Spec, time.Duration(-1)
+	if spec == nil {
+		spec, grace = rebuild(uid, found), found.Grace
+	}
+	l.Log.Info("ending a pod that no source wants", "pod", spec.Namespace+"/"+spec.Name, "uid", uid)
+	l.ended[uid] = true
+	a := l.start(ctx, pod.Wanted{At: time.Now(), Spec: spec, Origin: record.Origin})
+	a.mail.put(pod.Ended{At: time.Now(), Grace: grace, Unwanted: true})
+}
+
+// holds says whether the pod may have come from an origin that cannot be read.
+func (l *Loop) holds(f cri.Found) bool {
+	name := f.Annotations[pod.SourceAnnotation]
+	return name != "" && len(l.merge.Held(name)) > 0
+}
+
+// rebuild is the little that the runtime tells of a pod's spec.
+func rebuild(uid types.UID, f cri.Found) *v1.Pod {
+	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: uid, Name: f.Name, Namespace: f.Namespace, Annotations: f.Annotations}}
+	for _, c := range f.View.Containers {
+		if pod.FindContainer(p, c.Name) == nil {
+			p.Spec.Containers = append(p.Spec.Containers, v1.Container{Name: c.Name, Image: c.Image})
+		}
+	}
+	p.Spec.HostNetwork = len(f.View.Sandboxes) > 0 && f.View.Sandboxes[0].HostNetwork
+	return p
+}
