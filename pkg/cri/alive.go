@@ -11,7 +11,7 @@ import (
 // Alive are the IDs of the ready sandboxes and running containers of every
 // pod, sorted. It costs two calls however many containers there are.
 func (c *Client) Alive(ctx context.Context) (map[types.UID][]string, error) {
-	ctx, cancel := bounded(ctx, c.opts.RequestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.opts.RequestTimeout)
 	defer cancel()
 	running := &runtimeapi.ContainerStateValue{State: runtimeapi.ContainerState_CONTAINER_RUNNING}
 	cs, err := c.runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{Filter: &runtimeapi.ContainerFilter{State: running}})

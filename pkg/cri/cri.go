@@ -139,11 +139,6 @@ func (c *Client) Close() error {
 	return errors.Join(errs...)
 }
 
-// bounded gives ctx the deadline d from now unless it ends earlier.
-func bounded(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, d)
-}
-
 // Runtime is what the runtime says of itself.
 type Runtime struct {
 	Name       string // containerd
@@ -166,7 +161,7 @@ type Handler struct {
 // Probe asks the runtime who and how it is. The error says what to do when
 // there is no runtime, when it is no CRI v1 runtime, or when it is too old.
 func (c *Client) Probe(ctx context.Context) (Runtime, error) {
-	ctx, cancel := bounded(ctx, c.opts.RequestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.opts.RequestTimeout)
 	defer cancel()
 	v, err := c.runtime.Version(ctx, &runtimeapi.VersionRequest{})
 	if err != nil {
@@ -250,7 +245,7 @@ func tooOld(name, version string) bool {
 // CgroupDriver asks which cgroup driver the runtime uses: "systemd" or
 // "cgroupfs". ok is false when the runtime cannot say (containerd 1.6).
 func (c *Client) CgroupDriver(ctx context.Context) (driver string, ok bool, err error) {
-	ctx, cancel := bounded(ctx, c.opts.RequestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.opts.RequestTimeout)
 	defer cancel()
 	r, err := c.runtime.RuntimeConfig(ctx, &runtimeapi.RuntimeConfigRequest{})
 	switch {

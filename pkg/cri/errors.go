@@ -59,15 +59,6 @@ func mutated(reason, doing string, err error) *Error {
 	return e
 }
 
-// refused is a pod that cannot become a CRI config.
-func refused(doing string, err error) *Error {
-	var e *Error
-	if errors.As(err, &e) {
-		return e
-	}
-	return failed(ReasonConfig, doing, err)
-}
-
 // uncertain says whether a changing call that ended in err may have worked.
 func uncertain(err error) bool {
 	switch code(err) {

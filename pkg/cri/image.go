@@ -65,8 +65,9 @@ func (c *Client) Pull(ctx context.Context, p *v1.Pod, container string) (ref str
 		case image != nil:
 			return image.Id, false, fmt.Sprintf("Container image %q already present on machine and can be accessed by the pod", k.Image), nil
 		case policy == v1.PullNever:
-			err := fmt.Errorf("Container image %q is not present with pull policy of Never", k.Image) //nolint:staticcheck // people know the sentence
-			return "", false, "", failed(ReasonNeverPull, "pull image "+name, err)
+			e := failed(ReasonNeverPull, "pull image "+name, errors.New("it is not present and its pull policy is Never"))
+			e.Message = fmt.Sprintf("Container image %q is not present with pull policy of Never", k.Image)
+			return "", false, "", e
 		}
 	}
 	began := time.Now()
@@ -94,7 +95,7 @@ func pullPolicy(k *v1.Container, name string) v1.PullPolicy {
 
 // imageStatus is nil without an error when the image is not present.
 func (c *Client) imageStatus(ctx context.Context, name string) (*runtimeapi.Image, error) {
-	ctx, cancel := bounded(ctx, c.opts.RequestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.opts.RequestTimeout)
 	defer cancel()
 	r, err := c.image.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: name}})
 	if err != nil && !gone(err) {

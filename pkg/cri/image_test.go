@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -299,7 +300,7 @@ func TestPullLimits(t *testing.T) {
 func TestPullKey(t *testing.T) {
 	a := []*runtimeapi.AuthConfig{{Username: "u", Password: "p"}}
 	b := []*runtimeapi.AuthConfig{{Username: "u", Password: "q"}}
-	if pullKey("x", a) == pullKey("x", b) || pullKey("x", a) == pullKey("x", nil) || pullKey("x", a) == pullKey("y", a) || pullKey("x", a) != pullKey("x", a) {
+	if pullKey("x", a) == pullKey("x", b) || pullKey("x", a) == pullKey("x", nil) || pullKey("x", a) == pullKey("y", a) || pullKey("x", a) != pullKey("x", slices.Clone(a)) {
 		t.Error("keys do not tell pulls apart")
 	}
 }

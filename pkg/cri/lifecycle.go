@@ -19,7 +19,7 @@ import (
 // RunSandbox makes the pod's log folder and its sandbox with number attempt.
 func (c *Client) RunSandbox(ctx context.Context, p *v1.Pod, attempt uint32) (pod.Sandbox, error) {
 	doing := fmt.Sprintf("run sandbox of pod %s/%s", p.Namespace, p.Name)
-	ctx, cancel := bounded(ctx, 2*c.opts.RequestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, 2*c.opts.RequestTimeout)
 	defer cancel()
 	cfg, err := SandboxConfig(p, attempt, c.machine, c.opts.Pods)
 	if err != nil {
@@ -48,18 +48,18 @@ func (c *Client) RunSandbox(ctx context.Context, p *v1.Pod, attempt uint32) (pod
 // Create makes an instance of a container, of any kind, and what it mounts.
 func (c *Client) Create(ctx context.Context, p *v1.Pod, req CreateRequest) (pod.Container, error) {
 	doing := fmt.Sprintf("create container %s of pod %s/%s", req.Container, p.Namespace, p.Name)
-	ctx, cancel := bounded(ctx, c.opts.RequestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.opts.RequestTimeout)
 	defer cancel()
 	sandbox, err := SandboxConfig(p, 0, c.machine, c.opts.Pods)
 	if err != nil {
-		return pod.Container{}, refused(doing, err)
+		return pod.Container{}, failed(ReasonConfig, doing, err)
 	}
 	cfg, err := c.containerConfig(ctx, p, req)
 	if err != nil {
-		return pod.Container{}, refused(doing, err)
+		return pod.Container{}, failed(ReasonConfig, doing, err)
 	}
 	if err := os.MkdirAll(filepath.Join(sandbox.LogDirectory, req.Container), 0o755); err != nil {
-		return pod.Container{}, refused(doing, fmt.Errorf("make log folder: %w", err))
+		return pod.Container{}, failed(ReasonConfig, doing, fmt.Errorf("make log folder: %w", err))
 	}
 	if err := ctx.Err(); err != nil {
 		return pod.Container{}, failed(ReasonCreate, doing, err)
@@ -152,7 +152,7 @@ func (c *Client) target(ctx context.Context, p *v1.Pod, container string) (strin
 // for it, and returns it as the runtime shows it then.
 func (c *Client) Start(ctx context.Context, p *v1.Pod, cont pod.Container) (pod.Container, error) {
 	doing := fmt.Sprintf("start container %s of pod %s/%s", cont.Name, p.Namespace, p.Name)
-	ctx, cancel := bounded(ctx, c.opts.RequestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.opts.RequestTimeout)
 	defer cancel()
 	if err := ctx.Err(); err != nil {
 		return cont, failed(ReasonRun, doing, err)
@@ -180,7 +180,7 @@ func (c *Client) Start(ctx context.Context, p *v1.Pod, cont pod.Container) (pod.
 // returns when the container has ended.
 func (c *Client) Stop(ctx context.Context, id string, grace time.Duration) error {
 	grace = max(grace, 0)
-	ctx, cancel := bounded(ctx, c.opts.RequestTimeout+grace)
+	ctx, cancel := context.WithTimeout(ctx, c.opts.RequestTimeout+grace)
 	defer cancel()
 	seconds := int64((grace + time.Second - 1) / time.Second)
 	_, err := c.runtime.StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: id, Timeout: seconds})
@@ -190,7 +190,7 @@ func (c *Client) Stop(ctx context.Context, id string, grace time.Duration) error
 // Remove removes an ended container with its termination message, the link to
 // its log and, if a later instance has logs, its logs.
 func (c *Client) Remove(ctx context.Context, id string) error {
-	ctx, cancel := bounded(ctx, c.opts.RequestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.opts.RequestTimeout)
 	defer cancel()
 	s, err := c.containerStatus(ctx, id)
 	if err != nil || s == nil {
@@ -220,7 +220,7 @@ func (c *Client) dropFiles(s *runtimeapi.ContainerStatus) error {
 
 // StopSandbox ends all that runs in the sandbox and takes its network down.
 func (c *Client) StopSandbox(ctx context.Context, id string) error {
-	ctx, cancel := bounded(ctx, c.opts.RequestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.opts.RequestTimeout)
 	defer cancel()
 	_, err := c.runtime.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: id})
 	return done("stop sandbox "+id, err)
@@ -229,7 +229,7 @@ func (c *Client) StopSandbox(ctx context.Context, id string) error {
 // RemoveSandbox removes a stopped sandbox and what the runtime still has of
 // its containers.
 func (c *Client) RemoveSandbox(ctx context.Context, id string) error {
-	ctx, cancel := bounded(ctx, c.opts.RequestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.opts.RequestTimeout)
 	defer cancel()
 	_, err := c.runtime.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: id})
 	return done("remove sandbox "+id, err)

@@ -8,6 +8,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	podresources "k8s.io/component-helpers/resource"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/nodeagent/nodeagent/pkg/pod"
 )
 
 // Bounds of the kernel's cpu.shares and of cpu.cfs_quota_us (behaviour row
@@ -160,7 +162,7 @@ func oomScoreAdj(p *v1.Pod, c *v1.Container, capacity int64) int64 {
 	if p.Spec.PriorityClassName == "system-node-critical" && critical(p) {
 		return oomGuaranteed
 	}
-	switch qosClass(p) {
+	switch pod.QoS(p) {
 	case v1.PodQOSGuaranteed:
 		return oomGuaranteed
 	case v1.PodQOSBestEffort:
@@ -208,45 +210,6 @@ func sidecar(p *v1.Pod, c *v1.Container) bool {
 
 // critical says whether the pod is static, a mirror or of a system priority.
 func critical(p *v1.Pod) bool {
-	const systemPriority = 2_000_000_000
-	if source, ok := p.Annotations["kubernetes.io/config.source"]; ok && source != "api" {
-		return true
-	}
-	if _, mirror := p.Annotations[v1.MirrorPodAnnotationKey]; mirror {
-		return true
-	}
-	return p.Spec.Priority != nil && *p.Spec.Priority >= systemPriority
-}
-
-// qosClass is the apiserver's word, or worked out for pods it has not seen.
-func qosClass(p *v1.Pod) v1.PodQOSClass {
-	if p.Status.QOSClass != "" {
-		return p.Status.QOSClass
-	}
-	lists := []v1.ResourceRequirements{}
-	if podresources.IsPodLevelResourcesSet(p) {
-		lists = append(lists, *p.Spec.Resources)
-	} else {
-		for _, c := range p.Spec.InitContainers {
-			lists = append(lists, c.Resources)
-		}
-		for _, c := range p.Spec.Containers {
-			lists = append(lists, c.Resources)
-		}
-	}
-	asks, guaranteed := false, true
-	for _, r := range lists {
-		for _, name := range []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory} {
-			request, limit := r.Requests[name], r.Limits[name]
-			asks = asks || !request.IsZero() || !limit.IsZero()
-			guaranteed = guaranteed && !limit.IsZero() && request.Cmp(limit) == 0
-		}
-	}
-	switch {
-	case !asks:
-		return v1.PodQOSBestEffort
-	case guaranteed:
-		return v1.PodQOSGuaranteed
-	}
-	return v1.PodQOSBurstable
+	_, mirror := p.Annotations[v1.MirrorPodAnnotationKey]
+	return mirror || pod.IsStatic(p) || pod.Priority(p) >= pod.SystemCritical
 }

@@ -51,7 +51,8 @@ func containerSecurity(p *v1.Pod, c *v1.Container, user ImageUser, m Machine, o 
 	if out.Seccomp, err = seccomp(cmp.Or(csc.SeccompProfile, psc.SeccompProfile), o); err != nil {
 		return nil, err
 	}
-	if out.Apparmor, out.ApparmorProfile, err = apparmor(appArmorProfile(p, c)); err != nil { //nolint:staticcheck // old runtimes read the old field
+	//lint:ignore SA1019 old runtimes read the old field
+	if out.Apparmor, out.ApparmorProfile, err = apparmor(appArmorProfile(p, c)); err != nil {
 		return nil, err
 	}
 	if out.NamespaceOptions, err = namespaces(p); err != nil {

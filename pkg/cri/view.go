@@ -44,7 +44,7 @@ func (c *Client) View(ctx context.Context, uid types.UID) (pod.View, error) {
 
 // read reads the pod uid, or all for "".
 func (c *Client) read(ctx context.Context, uid types.UID) (map[types.UID]Found, error) {
-	ctx, cancel := bounded(ctx, c.opts.RequestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.opts.RequestTimeout)
 	defer cancel()
 	var selector map[string]string
 	if uid != "" {

@@ -15,7 +15,6 @@ func New(w Wanted, view View, r *Record) Pod {
 	p := Pod{Spec: w.Spec, Origin: w.Origin, Hashes: w.Hashes, Started: w.At, Phase: v1.PodPending}
 	if r != nil {
 		p.Started = r.Started
-		p.Phase = r.Phase
 		p.Stop = r.Stop
 		p.Setup.Recorded = r
 		p.Containers = make(map[string]Memory, len(r.Containers))
@@ -29,6 +28,13 @@ func New(w Wanted, view View, r *Record) Pod {
 	view.Logged = nil
 	p = p.see(view, w.At)
 	p.presumeLost(w.At)
+	switch {
+	case r != nil && IsTerminal(r.Phase):
+		p.Phase = r.Phase
+	case p.Stop != nil:
+		// It stays in the phase it had when its end began.
+		p.Phase = p.livePhase()
+	}
 	return p.settle(w.At)
 }
 
@@ -56,7 +62,7 @@ func Apply(p Pod, event Event) Pod {
 		p = p.done(e)
 	case Changed:
 		at = e.At
-		p.Stale = true
+		p.hint()
 	case Probed:
 		at = e.At
 		p.probed(e)
@@ -71,10 +77,23 @@ func Apply(p Pod, event Event) Pod {
 func (p *Pod) want(w Wanted) {
 	for name, hash := range w.Hashes {
 		if p.Hashes[name] != hash {
-			p.remember(name, func(m *Memory) { m.Image, m.Failure, m.PullBackoff = "", nil, Backoff{} })
+			p.remember(name, func(m *Memory) {
+				m.Image, m.Failure, m.PullBackoff, m.Backoff = "", nil, Backoff{}, Backoff{}
+			})
 		}
 	}
 	p.Spec, p.Origin, p.Hashes = w.Spec, w.Origin, w.Hashes
+}
+
+// hint notes that the runtime's view changed; one that is being read is read
+// again, as nobody knows which of the two came first.
+func (p *Pod) hint() {
+	p.Stale = true
+	key := Action{Kind: Observe}.Key()
+	if d, ok := p.Doing[key]; ok {
+		d.Outdated = true
+		p.Doing = with(p.Doing, key, d)
+	}
 }
 
 // remember alters what is remembered of a container, on a copy.
@@ -189,9 +208,10 @@ func (p *Pod) begin(e Begun) {
 			p.note(e.At, false, "Killing", a.Container, "%s", a.Why)
 		})
 	case Create:
-		// A restart is let through: the next one waits longer.
+		// A restart is let through: the next one waits longer. An instance
+		// that had to give way to another definition did not fail.
 		p.remember(a.Container, func(m *Memory) {
-			if m.Known != nil && m.Backoff.At.Before(m.Known.FinishedAt) {
+			if m.Known != nil && !p.changed(*m.Known) && m.Backoff.At.Before(m.Known.FinishedAt) {
 				m.Backoff = m.Backoff.Next(m.Known.FinishedAt, e.At)
 			}
 		})
@@ -261,17 +281,31 @@ func (p Pod) deadline() time.Time {
 func (p Pod) finished() bool {
 	for _, m := range inits(p.Spec) {
 		if k := p.Containers[m.Name].Known; k != nil && m.role == initial && k.State == Exited &&
-			k.ExitCode != 0 && !restartable(p.Spec, m, k.ExitCode) && !p.mainsBegan() {
+			k.ExitCode != 0 && !p.again(m, *k) && !p.mainsBegan() {
 			return true
 		}
 	}
 	for _, m := range mains(p.Spec) {
 		k := p.Containers[m.Name].Known
-		if k == nil || k.State != Exited || restartable(p.Spec, m, k.ExitCode) {
+		if k == nil || k.State != Exited || p.again(m, *k) {
 			return false
 		}
 	}
 	return true
+}
+
+// again says that another instance follows the ended one: because the spec
+// says so, or because we ended it only to replace it by another definition.
+func (p Pod) again(m member, k Container) bool {
+	inst := p.Containers[m.Name].Instance
+	replaced := inst.ID == k.ID && !inst.KillAt.IsZero() && p.changed(k)
+	return k.State == Exited && (replaced || restartable(p.Spec, m, k.ExitCode))
+}
+
+// changed says that the instance was made from another definition.
+func (p Pod) changed(c Container) bool {
+	want := p.Hashes[c.Name]
+	return want != "" && c.Hash != "" && c.Hash != want
 }
 
 // mainsBegan says that a main container was started in the present sandbox,

@@ -13,8 +13,7 @@ func (l *planner) containers() {
 		return
 	}
 	for _, m := range mains(l.Spec) {
-		l.advance(m)
-		if !l.Containers[m.Name].Tried {
+		if l.advance(m) && !l.Containers[m.Name].Tried {
 			l.wait("container %s comes next", m.Name)
 			l.prefetch(m)
 			return
@@ -88,29 +87,36 @@ func (l *planner) begun(m member) bool {
 }
 
 // advance takes the next step of one container: its end when it is not what
-// is wanted, or its image, its creation, its start, its hook.
-func (l *planner) advance(m member) {
+// is wanted, or its image, its creation, its start, its hook. It says whether
+// there is one: none when the container has ended or backs off.
+func (l *planner) advance(m member) bool {
 	mem := l.Containers[m.Name]
+	if l.creating(m.Name) {
+		return true
+	}
 	if k := mem.Known; k != nil && l.present(k) {
 		switch k.State {
 		case Running, Unknown:
 			l.keep(m, *k)
-			return
+			return true
 		case Created:
 			l.start(m, *k)
-			return
+			return true
 		}
 	}
-	if l.busy(Create) && l.creating(m.Name) || !l.startNow(m) {
-		return
+	if !l.startNow(m) {
+		return false
 	}
 	if mem.Image == "" {
 		l.do(Action{Kind: Pull, Container: m.Name, Image: m.Image, Why: string(m.ImagePullPolicy)})
-		return
+		return true
 	}
 	l.do(Action{Kind: Create, Container: m.Name, ID: l.View.Sandboxes[0].ID, Image: mem.Image, Attempt: l.attempt(mem), Why: "the container is to run"})
+	return true
 }
 
+// creating says that an instance is being made. The runtime may show it before
+// the call has returned; it is not touched until then.
 func (l *planner) creating(name string) bool {
 	_, ok := l.Doing[Action{Kind: Create, Container: name}.Key()]
 	return ok
@@ -152,12 +158,6 @@ func (l *planner) keep(m member, c Container) {
 		l.do(Action{Kind: PostStart, Container: m.Name, ID: c.ID, Why: "postStart"})
 		l.wait("postStart of container %s", m.Name)
 	}
-}
-
-// changed says that the instance was made from another definition.
-func (l *planner) changed(c Container) bool {
-	want := l.Hashes[c.Name]
-	return want != "" && c.Hash != "" && c.Hash != want
 }
 
 // doomed says why a running instance is to be ended although the pod goes on,

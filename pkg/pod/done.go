@@ -3,6 +3,8 @@ package pod
 import (
 	"slices"
 	"time"
+
+	v1 "k8s.io/api/core/v1"
 )
 
 // done takes in how an action ended.
@@ -35,9 +37,11 @@ func (p Pod) done(e Done) Pod {
 	}
 	p.Setup.Failures = without(p.Setup.Failures, a.failureKey())
 	if a.Kind == Observe {
-		// What was read while our own calls changed it is read again.
-		p.Stale = p.Changes != doing.Changes
-		if !p.Stale {
+		// What was read while our own calls changed it may be older than what
+		// they told us, and is of no use. After a hint it is, but not the last.
+		ours := p.Changes != doing.Changes
+		p.Stale = ours || doing.Outdated
+		if !ours {
 			p = p.see(*e.View, e.At)
 		}
 		return p
@@ -68,19 +72,26 @@ func (p *Pod) failed(e Done) {
 	a, f := e.Action, *e.Failure
 	switch a.Kind {
 	case Pull, Create, Start:
+		if a.Kind == Pull && !p.wants(a) {
+			return
+		}
 		p.remember(a.Container, func(m *Memory) {
 			if m.Failure != nil && m.Failure.Reason == f.Reason {
 				f.Tries = m.Failure.Tries
 			}
 			f.Tries++
 			f.Retry = e.At.Add(retryDelay(f.Tries))
-			if a.Kind == Pull && f.Reason != "ErrImageNeverPull" {
+			if a.Kind == Pull && f.Reason != neverPull {
 				m.PullBackoff = m.PullBackoff.Next(e.At, e.At)
 				f.Retry = e.At.Add(m.PullBackoff.Delay)
 			}
 			m.Failure, m.Tried = &f, true
-			if a.Kind == Create {
+			switch {
+			case a.Kind == Create:
 				m.Image = ""
+			case a.Kind == Start && f.Uncertain:
+				// Should it run after all, its hook is still ours to run.
+				m.Instance = begun(p.Spec, a.Container, a.ID)
 			}
 		})
 		p.note(e.At, true, "Failed", a.Container, "%s", prefix(f.Reason, f.Message))
@@ -89,13 +100,16 @@ func (p *Pod) failed(e Done) {
 		}
 	case PostStart:
 		p.remember(a.Container, func(m *Memory) {
+			if m.Instance.ID != a.ID {
+				return // it has ended meanwhile
+			}
 			f.Reason, f.Tries = "PostStartHookError", 1
 			m.Failure, m.Tried = &f, true
 			m.Instance.PostStart = HookFailed
 		})
 		p.note(e.At, true, "FailedPostStartHook", a.Container, "PostStartHook failed")
 	case PreStop:
-		p.remember(a.Container, func(m *Memory) { m.Instance.PreStop = HookFailed })
+		p.remember(a.Container, func(m *Memory) { m.Instance.hookEnded(a, HookFailed) })
 		p.note(e.At, true, "FailedPreStopHook", a.Container, "PreStopHook failed")
 	default:
 		f.Tries = p.Setup.Failures[a.failureKey()].Tries + 1
@@ -131,17 +145,22 @@ func (p *Pod) succeeded(e Done) {
 	case Mount:
 		p.Setup.Mounted = true
 	case Pull:
-		if c := FindContainer(p.Spec, a.Container); c == nil || c.Image != a.Image {
-			return // the wish changed meanwhile
+		if !p.wants(a) {
+			return
 		}
 		p.remember(a.Container, func(m *Memory) {
-			m.Image, m.Failure, m.PullBackoff = e.Image, nil, Backoff{}
+			// A failure to create counts on until a create succeeds.
+			if f := m.Failure; f != nil && (m.PullBackoff.Delay > 0 || f.Reason == neverPull) {
+				m.Failure = nil
+			}
+			m.Image, m.PullBackoff = e.Image, Backoff{}
 		})
 		if e.Message != "" {
 			p.note(e.At, false, "Pulled", a.Container, "%s", e.Message)
 		}
 	case RunSandbox:
-		p.View.Sandboxes = slices.Insert(slices.Clone(p.View.Sandboxes), 0, *e.Sandbox)
+		others := slices.DeleteFunc(slices.Clone(p.View.Sandboxes), func(s Sandbox) bool { return s.ID == e.Sandbox.ID })
+		p.View.Sandboxes = slices.Insert(others, 0, *e.Sandbox)
 		for name := range p.Containers {
 			p.remember(name, func(m *Memory) { m.Tried = false })
 		}
@@ -152,9 +171,12 @@ func (p *Pod) succeeded(e Done) {
 	case Start:
 		p.started(e)
 	case PostStart:
-		p.remember(a.Container, func(m *Memory) { m.Instance.PostStart, m.Tried = HookDone, true })
+		p.remember(a.Container, func(m *Memory) {
+			m.Instance.hookEnded(a, HookDone)
+			m.Tried = m.Tried || m.Instance.ID == a.ID
+		})
 	case PreStop:
-		p.remember(a.Container, func(m *Memory) { m.Instance.PreStop = HookDone })
+		p.remember(a.Container, func(m *Memory) { m.Instance.hookEnded(a, HookDone) })
 	case StopContainer:
 		if e.Container != nil {
 			p.update(*e.Container, e.At)
@@ -178,21 +200,47 @@ func (p *Pod) succeeded(e Done) {
 	}
 }
 
-// started takes in a started instance and what its back-off will be, should
-// it end.
+// neverPull is the failure of an image that is absent and may not be pulled.
+const neverPull = "ErrImageNeverPull"
+
+// wants says whether the image that a pull was for is still the one wanted.
+func (p *Pod) wants(pull Action) bool {
+	c := FindContainer(p.Spec, pull.Container)
+	return c != nil && c.Image == pull.Image
+}
+
+// hookEnded notes how the instance's hook ended, unless another instance has
+// taken its place meanwhile.
+func (i *Instance) hookEnded(a Action, state HookState) {
+	switch {
+	case i.ID != a.ID:
+	case a.Kind == PostStart:
+		i.PostStart = state
+	case a.Kind == PreStop:
+		i.PreStop = state
+	}
+}
+
+// started takes in a started instance.
 func (p *Pod) started(e Done) {
 	c := *e.Container
-	m, _ := find(p.Spec, c.Name)
 	p.remember(c.Name, func(mem *Memory) {
-		mem.Instance = Instance{ID: c.ID, PostStart: HookDone}
+		mem.Instance = begun(p.Spec, c.Name, c.ID)
 		mem.Failure, mem.Ran = nil, true
-		if m.Container != nil && m.Lifecycle != nil && m.Lifecycle.PostStart != nil {
-			mem.Instance.PostStart = HookPending
-		}
-		mem.Tried = mem.Instance.PostStart == HookDone
+		// One that restarts alone has had its turn and bars nobody.
+		mem.Tried = mem.Tried || mem.Instance.PostStart == HookDone
 	})
 	p.update(c, e.At)
 	p.note(e.At, false, "Started", c.Name, "Container started")
+}
+
+// begun is an instance that we started.
+func begun(spec *v1.Pod, name, id string) Instance {
+	i := Instance{ID: id, PostStart: HookDone}
+	if c := FindContainer(spec, name); c != nil && c.Lifecycle != nil && c.Lifecycle.PostStart != nil {
+		i.PostStart = HookPending
+	}
+	return i
 }
 
 // stoppedSandbox marks a sandbox that we stopped.

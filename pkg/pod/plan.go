@@ -155,12 +155,13 @@ func (s Sandbox) usable(spec *v1.Pod) bool {
 
 // sandbox plans towards the one usable sandbox, and says whether it stands.
 func (l *planner) sandbox() bool {
-	if _, ok := l.current(); ok {
-		return l.clear(l.View.Sandboxes[1:])
-	}
 	if l.busy(RunSandbox) {
+		// The runtime may show it before the call has returned.
 		l.wait("the sandbox is being created")
 		return false
+	}
+	if _, ok := l.current(); ok {
+		return l.clear(l.View.Sandboxes[1:])
 	}
 	if l.Spec.Spec.RestartPolicy == v1.RestartPolicyNever && l.everStarted() {
 		// Such a pod is never begun a second time (behaviour row 1.4-3).
@@ -267,7 +268,7 @@ func (l *planner) startNow(m member) bool {
 	if k == nil {
 		return true
 	}
-	again := k.State == Exited && restartable(l.Spec, m, k.ExitCode) || k.State == Created && !l.present(k)
+	again := l.again(m, *k) || k.State == Created && !l.present(k)
 	fresh := !l.present(k) && (m.role == initial || m.role == sidecar)
 	if !again && !fresh {
 		return false

@@ -233,6 +233,9 @@ type Doing struct {
 	Since    time.Time
 	Changes  int // Pod.Changes when it began
 	Canceled bool
+	// Outdated says of an Observe that the runtime hinted at a change since it
+	// began: what it brings may be older than the hint.
+	Outdated bool
 }
 
 // Step is a finished action.

@@ -8,7 +8,12 @@ import (
 
 // Record is the part of the pod to be found again by the agent's next process.
 func (p Pod) Record() Record {
-	r := Record{Spec: p.Spec, Origin: p.Origin, Granted: p.Verdict.State == Granted, Started: p.Started, Stop: p.Stop}
+	granted := p.Verdict.State == Granted
+	if p.Verdict.State == Unasked && p.Setup.Recorded != nil {
+		// What was granted stays so until the ledger says otherwise.
+		granted = p.Setup.Recorded.Granted
+	}
+	r := Record{Spec: p.Spec, Origin: p.Origin, Granted: granted, Started: p.Started, Stop: p.Stop}
 	if IsTerminal(p.Phase) {
 		r.Phase = p.Phase
 	}

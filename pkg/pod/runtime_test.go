@@ -20,7 +20,7 @@ func (w *world) effect(a Action, named args) Done {
 	case Observe:
 		v := cloneView(w.runtime)
 		if named.has("old") {
-			v = cloneView(w.seen[a.Key()])
+			v = cloneView(w.seen)
 		}
 		e.View = &v
 	case RunSandbox:
@@ -53,7 +53,7 @@ func (w *world) effect(a Action, named args) Done {
 		w.runtime.Sandboxes = slices.DeleteFunc(w.runtime.Sandboxes, func(s Sandbox) bool { return s.ID == a.ID })
 		w.runtime.Containers = slices.DeleteFunc(w.runtime.Containers, func(c Container) bool { return c.SandboxID == a.ID })
 	case Save:
-		r := w.pod.Record()
+		r := w.saved
 		w.write(r)
 		e.Record = &r
 	}
@@ -97,8 +97,9 @@ func (w *world) loseSandbox(id string) {
 }
 
 // verbRuntime changes the runtime behind the agent's back and hints at it:
-// runtime dies|vanishes|unknown|recovers NAME, runtime loses|removes sandbox,
-// runtime hints; the word quiet leaves out the hint.
+// runtime dies|vanishes|unknown|starts NAME, runtime loses|removes sandbox,
+// runtime hides|shows all containers, runtime hints; the word quiet leaves out
+// the hint.
 func (w *world) verbRuntime(a args, _ []string) string {
 	c := w.newest(a.word(1))
 	switch a.word(0) {
@@ -109,6 +110,13 @@ func (w *world) verbRuntime(a args, _ []string) string {
 		w.runtime.Containers = slices.DeleteFunc(w.runtime.Containers, func(c Container) bool { return c.ID == id })
 	case "unknown":
 		c.State = Unknown
+	case "starts":
+		c.State, c.StartedAt = Running, w.now
+	case "hides":
+		w.hidden = cloneView(w.runtime)
+		w.runtime.Containers = nil
+	case "shows":
+		w.runtime = w.hidden
 	case "loses":
 		w.loseSandbox(w.runtime.Sandboxes[0].ID)
 	case "removes":

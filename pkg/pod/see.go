@@ -8,12 +8,18 @@ import (
 
 // see takes in a view of the runtime.
 func (p Pod) see(v View, at time.Time) Pod {
+	v.Sandboxes, v.Containers = slices.Clone(v.Sandboxes), slices.Clone(v.Containers)
 	slices.SortStableFunc(v.Sandboxes, func(a, b Sandbox) int {
 		return cmp.Or(cmp.Compare(b.Attempt, a.Attempt), b.CreatedAt.Compare(a.CreatedAt))
 	})
 	slices.SortStableFunc(v.Containers, func(a, b Container) int {
 		return cmp.Or(b.CreatedAt.Compare(a.CreatedAt), cmp.Compare(b.Attempt, a.Attempt))
 	})
+	for i, s := range v.Sandboxes {
+		if !s.Ready && len(s.IPs) == 0 {
+			v.Sandboxes[i].IPs = p.addressesOf(s.ID)
+		}
+	}
 	p.View = v
 	for _, c := range slices.Backward(v.Containers) {
 		p.instance(c, at)
@@ -27,6 +33,17 @@ func (p Pod) see(v View, at time.Time) Pod {
 	return p
 }
 
+// addressesOf are the addresses that the sandbox was last known to have: the
+// runtime forgets those of one that has stopped, the world must not (row 1.3-16).
+func (p Pod) addressesOf(id string) []string {
+	for _, s := range p.View.Sandboxes {
+		if s.ID == id {
+			return s.IPs
+		}
+	}
+	return nil
+}
+
 func has(v View, id string) bool {
 	return slices.ContainsFunc(v.Containers, func(c Container) bool { return c.ID == id })
 }
@@ -37,7 +54,7 @@ func (p *Pod) instance(c Container, at time.Time) {
 	switch {
 	case old != nil && old.ID != c.ID && !newer(c, *old):
 		return
-	case old != nil && old.ID == c.ID && old.State == Exited:
+	case old != nil && old.ID == c.ID && old.State == Exited && old.Reason != lostReason:
 		return
 	}
 	p.remember(c.Name, func(m *Memory) {
@@ -49,7 +66,10 @@ func (p *Pod) instance(c Container, at time.Time) {
 		if !c.StartedAt.IsZero() {
 			m.Ran = true
 		}
-		if c.State == Running && m.Instance.ID != c.ID {
+		if c.State == Running && (old == nil || old.ID != c.ID || old.State == Created) {
+			m.Failure = nil // the start that failed or was not heard of took place
+		}
+		if c.State == Running && m.Instance.ID != c.ID && !p.starting(c.ID) {
 			// Somebody else started it, an earlier process perhaps: its
 			// postStart was its starter's business.
 			m.Instance = Instance{ID: c.ID, PostStart: HookDone}
@@ -59,6 +79,13 @@ func (p *Pod) instance(c Container, at time.Time) {
 	if c.State == Exited {
 		p.exited(c, at)
 	}
+}
+
+// starting says that we are starting the instance: what follows from its
+// start is drawn when the call has returned, though the runtime shows it first.
+func (p *Pod) starting(id string) bool {
+	_, ok := p.Doing[Action{Kind: Start, ID: id}.Key()]
+	return ok
 }
 
 func newer(a, b Container) bool {
@@ -99,6 +126,11 @@ func (p *Pod) lose(name string, c Container, at time.Time) {
 // presumeLost makes up for instances that an earlier process started and of
 // which the runtime shows nothing any more, so that a job is not run twice.
 func (p *Pod) presumeLost(at time.Time) {
+	for _, m := range inits(p.Spec) {
+		if m.role == initial && p.Containers[m.Name].Known == nil && p.mainsBegan() {
+			p.lose(m.Name, Container{Name: m.Name, SandboxID: p.View.Sandboxes[0].ID}, at)
+		}
+	}
 	for _, m := range mains(p.Spec) {
 		if mem := p.Containers[m.Name]; mem.Ran && mem.Known == nil {
 			c := Container{Name: m.Name, Attempt: uint32(mem.Restarts), StartedAt: p.Started, CreatedAt: p.Started}
@@ -113,7 +145,8 @@ func (p *Pod) update(c Container, at time.Time) {
 	containers := slices.Clone(p.View.Containers)
 	if i < 0 {
 		containers = slices.Insert(containers, 0, c)
-	} else {
+	} else if containers[i].State != Exited {
+		// A call's answer may come after the news of the instance's end.
 		containers[i] = c
 	}
 	p.View.Containers = containers

@@ -95,7 +95,7 @@ func (p Pod) containerStatus(m member, n Node, now time.Time) v1.ContainerStatus
 	}
 	var previous *Container
 	switch {
-	case k == nil || k.State == Created || k.State == Unknown:
+	case k == nil || k.State == Created || k.State == Unknown || p.hooking(mem):
 		s.State.Waiting = p.waiting(m, n, now)
 		previous = mem.Last
 	case k.State == Running:
@@ -122,28 +122,26 @@ func (p Pod) startsAgain(m member, k Container) bool {
 	if p.Stop != nil {
 		return false
 	}
-	return restartable(p.Spec, m, k.ExitCode) || m.role == initial && !p.present(&k) && !p.mainsBegan()
+	return p.again(m, k) || m.role == initial && !p.present(&k) && !p.mainsBegan()
 }
 
 // waiting is why a container does not run (behaviour rows 1.3-17, 1.3-18).
 func (p Pod) waiting(m member, n Node, now time.Time) *v1.ContainerStateWaiting {
 	mem := p.Containers[m.Name]
-	if f := mem.Failure; f != nil && f.Reason != "" {
-		w := &v1.ContainerStateWaiting{Reason: f.Reason, Message: f.Message}
-		if f.Reason == "ErrImagePull" && f.Tries > 1 && f.Retry.After(now) {
-			w.Reason = "ImagePullBackOff"
-			w.Message = fmt.Sprintf("Back-off pulling image %q: ErrImagePull: %s", m.Image, f.Message)
-		}
-		if f.Reason != startFailed || mem.Known == nil || mem.Known.State != Exited {
-			return w
-		}
-	}
 	if k := mem.Known; k != nil && k.State == Exited && p.Stop == nil {
 		due := mem.Backoff.Due(k.FinishedAt, n.MaxBackoff)
 		if due.After(now) {
 			return &v1.ContainerStateWaiting{Reason: "CrashLoopBackOff",
 				Message: fmt.Sprintf("back-off %s restarting failed container=%s pod=%s_%s(%s)", due.Sub(k.FinishedAt), m.Name, p.Spec.Name, p.Spec.Namespace, p.Spec.UID)}
 		}
+	}
+	if f := mem.Failure; f != nil && f.Reason != "" {
+		w := &v1.ContainerStateWaiting{Reason: f.Reason, Message: f.Message}
+		if f.Reason == "ErrImagePull" && f.Tries > 1 && f.Retry.After(now) {
+			w.Reason = "ImagePullBackOff"
+			w.Message = fmt.Sprintf("Back-off pulling image %q: ErrImagePull: %s", m.Image, f.Message)
+		}
+		return w
 	}
 	if len(p.Spec.Spec.InitContainers) > 0 && !p.mainsBegan() {
 		return &v1.ContainerStateWaiting{Reason: "PodInitializing"}
@@ -169,10 +167,18 @@ func terminated(n Node, c Container) *v1.ContainerStateTerminated {
 // seconds is the time as the API carries it (behaviour row 1.3-30).
 func seconds(t time.Time) metav1.Time { return metav1.NewTime(t.Truncate(time.Second)) }
 
-// isStarted says that the container runs and has passed its startup probe.
+// hooking says that the newest instance runs, but its postStart hook has not
+// ended: the world is told that it is still being created.
+func (p Pod) hooking(mem Memory) bool {
+	return p.Stop == nil && mem.Known != nil && mem.Known.State == Running &&
+		mem.Instance.ID == mem.Known.ID && mem.Instance.PostStart == HookPending
+}
+
+// isStarted says that the container runs, its postStart hook has ended and it
+// has passed its startup probe.
 func (p Pod) isStarted(m member) bool {
 	mem := p.Containers[m.Name]
-	if mem.Known == nil || mem.Known.State != Running {
+	if mem.Known == nil || mem.Known.State != Running || p.hooking(mem) {
 		return false
 	}
 	return m.StartupProbe == nil || mem.Instance.ID == mem.Known.ID && mem.Instance.Startup == Success

@@ -217,6 +217,11 @@ func (p Pod) phase() v1.PodPhase {
 		}
 		return p.lastPhase()
 	}
+	return p.livePhase()
+}
+
+// livePhase is the phase of a pod that is not to end.
+func (p Pod) livePhase() v1.PodPhase {
 	for _, m := range inits(p.Spec) {
 		k := p.Containers[m.Name].Known
 		if p.mainsBegan() {
@@ -230,7 +235,8 @@ func (p Pod) phase() v1.PodPhase {
 		}
 	}
 	for _, m := range mains(p.Spec) {
-		if mem := p.Containers[m.Name]; !mem.Ran && (mem.Known == nil || mem.Known.State == Created) {
+		mem := p.Containers[m.Name]
+		if !mem.Ran && (mem.Known == nil || mem.Known.State == Created) || mem.Last == nil && p.hooking(mem) {
 			return v1.PodPending
 		}
 	}

@@ -21,9 +21,12 @@ type world struct {
 	node    Node
 	pod     Pod
 	runtime View
+	hidden  View   // what the runtime fails to show
 	record  []byte // the pod's record on disk
 	made    map[string]int
-	seen    map[string]View // the runtime as an observe in flight found it
+	seen    View            // the runtime as an observe in flight found it
+	saved   Record          // what a save in flight writes
+	answers map[string]Done // of actions that the runtime did already
 	noted   map[int]int     // notes printed: count by sequence number
 	gone    bool
 }
@@ -33,7 +36,7 @@ func newWorld(t *testing.T) *world {
 	return &world{
 		t: t, begin: begin, now: begin,
 		node: Node{Name: "n1", HostIPs: []string{"192.168.0.1"}, RuntimeName: "containerd"},
-		made: map[string]int{}, seen: map[string]View{}, noted: map[int]int{},
+		made: map[string]int{}, answers: map[string]Done{}, noted: map[int]int{},
 	}
 }
 
@@ -47,6 +50,7 @@ var verbs = map[string]func(w *world, a args, body []string) string{
 	"go":      (*world).verbGo,
 	"ok":      (*world).verbOK,
 	"fail":    (*world).verbFail,
+	"does":    (*world).verbDoes,
 	"run":     (*world).verbRun,
 	"runtime": (*world).verbRuntime,
 	"probe":   (*world).verbProbe,
@@ -73,8 +77,10 @@ func (w *world) command(t *testing.T, b block) string {
 
 func (w *world) apply(e Event) { w.pod = Apply(w.pod, e) }
 
-// verbPod makes the pod, as a source that names it for the first time does.
+// verbPod makes a new world with the pod, as a source that names it for the
+// first time does.
 func (w *world) verbPod(a args, body []string) string {
+	*w = *newWorld(w.t)
 	spec := specOf(w.t, a, body)
 	w.pod = New(Wanted{At: w.now, Spec: spec, Origin: "test", Hashes: hashesOf(spec)}, View{}, nil)
 	return ""
@@ -147,8 +153,11 @@ func (w *world) start() []Action {
 		if _, twice := w.pod.Doing[a.Key()]; twice {
 			w.t.Errorf("planned while in flight: %s", a.Key())
 		}
-		if a.Kind == Observe {
-			w.seen[a.Key()] = cloneView(w.runtime)
+		switch a.Kind {
+		case Observe:
+			w.seen = cloneView(w.runtime)
+		case Save:
+			w.saved = w.pod.Record()
 		}
 		w.apply(Begun{At: w.now, Action: a})
 	}
@@ -182,6 +191,13 @@ func (w *world) verbFail(a args, _ []string) string {
 	return ""
 }
 
+// verbDoes has the runtime do an action in flight, whose answer comes later
+// with ok: does create/app.
+func (w *world) verbDoes(a args, _ []string) string {
+	w.answers[a.word(0)] = w.effect(w.inFlight(a.word(0)), a)
+	return ""
+}
+
 // verbRun lets everything work until there is nothing more to do; an action
 // whose key begins with one of hold=KEY,KEY stays in flight.
 func (w *world) verbRun(a args, _ []string) string {
@@ -194,7 +210,8 @@ func (w *world) verbRun(a args, _ []string) string {
 			fmt.Fprintln(&out, describe(action))
 		}
 		ready := slices.DeleteFunc(sortedKeys(w.pod.Doing), func(key string) bool {
-			return a.holds(key) && !w.pod.Doing[key].Canceled
+			_, sent := w.answers[key]
+			return a.holds(key) && (sent || !w.pod.Doing[key].Canceled)
 		})
 		if len(ready) == 0 {
 			return out.String() + w.outlook()
@@ -211,7 +228,7 @@ func (w *world) verbRun(a args, _ []string) string {
 
 // finish ends an action well, or as given up if it was.
 func (w *world) finish(a Action, named args) {
-	if w.pod.Doing[a.Key()].Canceled {
+	if _, sent := w.answers[a.Key()]; w.pod.Doing[a.Key()].Canceled && !sent {
 		w.apply(Done{At: w.now, Action: a, Failure: &Failure{Canceled: true, Message: "given up"}})
 		return
 	}
@@ -219,7 +236,12 @@ func (w *world) finish(a Action, named args) {
 		w.verbJudge(args{words: []string{"granted"}}, nil)
 		return
 	}
-	e := w.effect(a, named)
+	e, done := w.answers[a.Key()]
+	if !done {
+		e = w.effect(a, named)
+	}
+	delete(w.answers, a.Key())
+	e.At = w.now
 	w.apply(e)
 	if a.Kind == Forget {
 		w.gone = true

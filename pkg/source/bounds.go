@@ -11,16 +11,17 @@ import (
 // What a document may cost in memory: a pod has some hundred elements, and no
 // folder of pods comes near these.
 const (
-	maxElements = 500_000  // of one document, roughly lines and commas
-	maxExpanded = 64 << 20 // bytes of one document with all its aliases written out
+	maxDocuments = 10_000   // of one file or body
+	maxElements  = 500_000  // of one document, roughly lines and commas
+	maxExpanded  = 64 << 20 // bytes of one document with all its aliases written out
 )
 
 // checkSize refuses a YAML document that would take much more memory than its
 // length, before anything expands it: very many tiny elements, or aliases of
 // aliases.
 func checkSize(doc []byte) error {
-	if n := bytes.Count(doc, []byte("\n")) + bytes.Count(doc, []byte(",")); n > maxElements {
-		return fmt.Errorf("has about %d elements, more than %d", n, maxElements)
+	if err := checkElements(doc); err != nil {
+		return err
 	}
 	if !bytes.ContainsRune(doc, '*') || !bytes.ContainsRune(doc, '&') {
 		return nil // without anchor or alias
@@ -32,6 +33,13 @@ func checkSize(doc []byte) error {
 	w := weigher{known: map[*yamlv3.Node]int{}}
 	_, err := w.weigh(&root)
 	return err
+}
+
+func checkElements(doc []byte) error {
+	if n := bytes.Count(doc, []byte("\n")) + bytes.Count(doc, []byte(",")); n > maxElements {
+		return fmt.Errorf("has about %d elements, more than %d", n, maxElements)
+	}
+	return nil
 }
 
 // weigher sums up what a tree weighs in bytes when its aliases are written out.

@@ -1,6 +1,7 @@
 package source
 
 import (
+	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -15,8 +16,23 @@ type contents struct {
 	problems []Problem
 }
 
-// held says that part of the origin can't be used now.
-func (c contents) held() bool { return len(c.problems) > 0 }
+// maxProblems bounds what is kept, told and logged of one origin.
+const maxProblems = 100
+
+// add notes a problem.
+func (c *contents) add(p Problem) {
+	switch n := len(c.problems); {
+	case n < maxProblems:
+		c.problems = append(c.problems, p)
+	case n == maxProblems:
+		c.problems = append(c.problems, Problem{Origin: p.Origin, Message: fmt.Sprintf("has more than %d problems: the others are not listed", maxProblems)})
+	}
+}
+
+// held says that the origin may have pods that can't be used now.
+func (c contents) held() bool {
+	return slices.ContainsFunc(c.problems, func(p Problem) bool { return !p.beside })
+}
 
 // then returns what is wanted once the origin was read anew. A pod that didn't
 // change stays the same value, and one that did keeps the time it was first

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
@@ -34,7 +35,7 @@ func (p place) decode(data []byte) contents {
 		errs = []error{errNothing}
 	}
 	for _, err := range errs {
-		c.problems = append(c.problems, Problem{Origin: p.origin, Message: err.Error()})
+		c.add(Problem{Origin: p.origin, Message: err.Error()})
 	}
 	return c
 }
@@ -43,6 +44,9 @@ func (p place) decode(data []byte) contents {
 // each that can't be read.
 func documents(data []byte) (docs [][]byte, errs []error) {
 	if trimmed := bytes.TrimSpace(data); len(trimmed) > 0 && trimmed[0] == '{' && json.Valid(trimmed) {
+		if err := checkElements(trimmed); err != nil {
+			return nil, []error{err}
+		}
 		return [][]byte{trimmed}, nil
 	}
 	reader := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(data)))
@@ -53,6 +57,9 @@ func documents(data []byte) (docs [][]byte, errs []error) {
 		}
 		if err != nil {
 			return docs, append(errs, fmt.Errorf("document %d: %w", n, err))
+		}
+		if n > maxDocuments {
+			return docs, append(errs, fmt.Errorf("has more than %d documents", maxDocuments))
 		}
 		asJSON, err := toJSON(doc)
 		switch {
@@ -92,9 +99,16 @@ func (p place) document(doc []byte, c *contents) {
 	case kind.APIVersion == "v1" && (kind.Kind == "PodList" || kind.Kind == "List"):
 		p.list(doc, kind.Kind, c)
 	default:
-		p.refuse(c, nameIn(doc), &field.Error{Field: "kind",
-			Detail: fmt.Sprintf("%s of %s isn't built yet: only Pod, PodList and List of v1 are taken", kind.Kind, kind.APIVersion)})
+		p.otherKind(doc, kind, "kind", c)
 	}
+}
+
+// otherKind refuses what is no pod. A kind that belongs beside pods keeps none
+// of them; any other may be a pod in disguise, say with an error in its kind.
+func (p place) otherKind(doc []byte, kind metav1.TypeMeta, path string, c *contents) {
+	c.add(Problem{Origin: p.origin, Pod: nameIn(doc), Field: path,
+		Message: fmt.Sprintf("%q of %q isn't built yet: only Pod, PodList and List of v1 are taken", kind.Kind, kind.APIVersion),
+		beside:  kind.APIVersion == "v1" && (kind.Kind == "ConfigMap" || kind.Kind == "Secret")})
 }
 
 // list takes in the pods of a PodList, or of a List that may hold other things.
@@ -118,8 +132,7 @@ func (p place) list(doc []byte, kind string, c *contents) {
 			p.pod(item, path+".", c)
 			continue
 		}
-		p.refuse(c, nameIn(item), &field.Error{Field: path + ".kind",
-			Detail: fmt.Sprintf("%q of %q isn't built yet: only Pod of v1 is taken in a list", meta.Kind, meta.APIVersion)})
+		p.otherKind(item, meta, path+".kind", c)
 	}
 }
 
@@ -140,8 +153,10 @@ func (p place) pod(doc []byte, prefix string, c *contents) {
 	Default(pod)
 	name := pod.Namespace + "/" + pod.Name
 	errs := Validate(pod)
+	// Some come in the order of a map, and the same problems must be equal.
+	slices.SortStableFunc(errs, func(a, b *field.Error) int { return strings.Compare(a.Error(), b.Error()) })
 	for _, err := range errs {
-		c.problems = append(c.problems, Problem{Origin: p.origin, Pod: name, Field: prefix + err.Field,
+		c.add(Problem{Origin: p.origin, Pod: name, Field: prefix + err.Field,
 			Reason: FailedValidation, Message: err.ErrorBody()})
 	}
 	if len(errs) == 0 {
@@ -173,7 +188,7 @@ func (p place) strictly(doc []byte, v any, name, prefix string, c *contents) boo
 }
 
 func (p place) refuse(c *contents, name string, err *field.Error) {
-	c.problems = append(c.problems, Problem{Origin: p.origin, Pod: name, Field: err.Field, Message: err.Detail})
+	c.add(Problem{Origin: p.origin, Pod: name, Field: err.Field, Message: err.Detail})
 }
 
 // nameIn says how an object that may be broken calls itself, for messages.

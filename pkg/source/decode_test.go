@@ -58,7 +58,7 @@ func TestDecodeRefuses(t *testing.T) {
 		"a scalar":         {"hello\n", "", "not an object", ""},
 		"a list":           {"- a\n", "", "not an object", ""},
 		"no kind":          {"apiVersion: v1\n", "apiVersion, kind", "must be given", ""},
-		"other kind":       {"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n", "kind", "ConfigMap of v1 isn't built yet", ""},
+		"other kind":       {"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n", "kind", `"ConfigMap" of "v1" isn't built yet`, ""},
 		"other in list":    {"apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Secret}\n", "items[0].kind", "isn't built yet", ""},
 		"unknown field":    {good + "    imagee: b\n", "spec.containers[0].imagee", "unknown field", ""},
 		"wrong case":       {good + "  RestartPolicy: Never\n", "spec.RestartPolicy", "unknown field", ""},
@@ -104,6 +104,22 @@ func TestDecodeBombs(t *testing.T) {
 			got := here.decode([]byte(text))
 			if len(got.problems) != 1 || !strings.Contains(got.problems[0].Message, "aliases are written out") {
 				t.Errorf("got %v", got.problems)
+			}
+		})
+	}
+}
+
+// TestDecodeManyProblems is of one MiB that is wrong in each of its parts.
+func TestDecodeManyProblems(t *testing.T) {
+	for name, text := range map[string]string{
+		"items":     `{"apiVersion":"v1","kind":"List","items":[` + strings.Repeat("{},", 300_000) + `{}]}`,
+		"documents": strings.Repeat("a\n---\n", 200_000),
+		"elements":  `{"a":[` + strings.Repeat("0,", maxElements+1) + `0]}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := here.decode([]byte(text))
+			if n := len(got.problems); n == 0 || n > maxProblems+1 || !got.held() {
+				t.Errorf("%d problems, held %v", n, got.held())
 			}
 		})
 	}

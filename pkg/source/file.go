@@ -66,7 +66,7 @@ func (f *fileSource) Run(ctx context.Context, out chan<- Update) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case e := <-w.events():
-			if w.concerns(e.Name) {
+			if w.concerns(e) {
 				touched[e.Name] = e.Has(fsnotify.Remove)
 				look.Reset(time.Until(soonest))
 			}

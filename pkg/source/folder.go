@@ -125,7 +125,7 @@ func (f *folder) look(name string, m *manifest, forced bool, now time.Time) (cha
 	if err == nil {
 		found = here.decode(data)
 	} else {
-		found.problems = []Problem{{Origin: name, Message: err.Error()}}
+		found.problems = []Problem{{Origin: name, Message: err.Error(), beside: errors.Is(err, errNoFile)}}
 		text = [sha256.Size]byte{}
 	}
 	if until := m.doubtUntil(now); found.held() && now.Before(until) {
@@ -171,6 +171,9 @@ func (f *folder) update() Update {
 	return u
 }
 
+// errNoFile is given for what can't hold pods.
+var errNoFile = errors.New("is no regular file")
+
 // keyOf looks at a file, refusing what isn't one.
 func keyOf(name string) (fileKey, error) {
 	info, err := os.Stat(name)
@@ -189,9 +192,9 @@ func keyOf(name string) (fileKey, error) {
 func keyFrom(info fs.FileInfo) (fileKey, error) {
 	switch {
 	case info.IsDir():
-		return fileKey{}, errors.New("is a folder: only files directly in the manifest folder are read")
+		return fileKey{}, fmt.Errorf("%w but a folder: only files directly in the manifest folder are read", errNoFile)
 	case !info.Mode().IsRegular():
-		return fileKey{}, errors.New("is no regular file")
+		return fileKey{}, errNoFile
 	case info.Size() > maxManifest:
 		return fileKey{}, fmt.Errorf("has %d bytes, more than %d MiB", info.Size(), maxManifest>>20)
 	}

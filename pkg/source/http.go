@@ -147,7 +147,7 @@ func (u *httpSource) fetch(ctx context.Context, etag, modified string) answer {
 	setHeader(req.Header, "If-Modified-Since", modified)
 	resp, err := u.client.Do(req)
 	if err != nil {
-		return answer{err: fmt.Errorf("ask for manifest: %w", withoutURL(err))}
+		return answer{err: fmt.Errorf("ask for manifest: %w", steady(err))}
 	}
 	defer resp.Body.Close() // it was read as far as wanted
 	switch {
@@ -160,7 +160,7 @@ func (u *httpSource) fetch(ctx context.Context, etag, modified string) answer {
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxManifest+1))
 	switch {
 	case err != nil:
-		return answer{err: fmt.Errorf("read manifest: %w", err)}
+		return answer{err: fmt.Errorf("read manifest: %w", steady(err))}
 	case len(body) > maxManifest:
 		return answer{err: fmt.Errorf("answer has more than %d MiB", maxManifest>>20)}
 	case isWebPage(resp.Header.Get("Content-Type"), body):
@@ -204,11 +204,21 @@ func setHeader(h http.Header, name, value string) {
 	}
 }
 
-// withoutURL drops what a problem says already.
-func withoutURL(err error) error {
+// steady gives an error the same words each time it happens, so that it is told
+// once: without the URL, which the problem names, the place where a time-out
+// struck, and the local port.
+func steady(err error) error {
+	var timeout interface{ Timeout() bool }
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		return fmt.Errorf("no whole answer within %v", httpTimeout)
+	}
 	var asked *url.Error
 	if errors.As(err, &asked) {
-		return asked.Err
+		err = asked.Err
+	}
+	var network *net.OpError
+	if errors.As(err, &network) && network.Source != nil {
+		return fmt.Errorf("%s %s %v: %w", network.Op, network.Net, network.Addr, network.Err)
 	}
 	return err
 }

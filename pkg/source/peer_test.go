@@ -27,11 +27,10 @@ type peerRead struct {
 
 // differences are where the agent departs from the kubelet on purpose.
 var differences = map[string]string{
-	"unknown-field":    "refused, for a typing error must not be overlooked",
-	"duplicate-key":    "refused, for a typing error must not be overlooked",
-	"two-documents":    "all documents are taken",
-	"pod-list/file":    "lists are taken from files too",
-	"security-context": "privileged containers are allowed, as in a kubelet that was started rather than called",
+	"unknown-field": "refused, for a typing error must not be overlooked",
+	"duplicate-key": "refused, for a typing error must not be overlooked",
+	"two-documents": "all documents are taken",
+	"pod-list/file": "lists are taken from files too",
 }
 
 // TestPeer compares pods with those that the real kubelet makes of the same

@@ -53,6 +53,8 @@ type Problem struct {
 	// there is no pod that an event could be about.
 	Reason  string
 	Message string
+	// beside says that the problem puts no pod of the origin in doubt.
+	beside bool
 }
 
 // FailedValidation is the reason of problems with a pod that could be decoded

@@ -136,12 +136,6 @@ func (s *fakeServer) answers(f func(*http.Request) *http.Response) {
 	s.answer = f
 }
 
-func (s *fakeServer) asked() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.requests
-}
-
 // RoundTrip makes it a transport. An answer of nil hangs.
 func (s *fakeServer) RoundTrip(r *http.Request) (*http.Response, error) {
 	s.mu.Lock()

@@ -60,6 +60,12 @@ func validateContainer(c *v1.Container, names sets.Set[string], volumes map[stri
 	errs = append(errs, validateRestartRules(c, path)...)
 	errs = append(errs, validatePorts(c.Ports, path.Child("ports"))...)
 	errs = append(errs, validateEnv(c.Env, volumes, path.Child("env"))...)
+	for i, from := range c.EnvFrom { // that each refers to an object is refused elsewhere
+		errs = append(errs, optionalName(path.Child("envFrom").Index(i).Child("prefix"), from.Prefix, validation.IsRelaxedEnvVarName)...)
+		if from.ConfigMapRef == nil && from.SecretRef == nil {
+			errs = append(errs, field.Required(path.Child("envFrom").Index(i), "must name a source"))
+		}
+	}
 	errs = append(errs, validateMounts(c, volumes, path)...)
 	errs = append(errs, validateResources(&c.Resources, path.Child("resources"))...)
 	return append(errs, validateSecurity(c.SecurityContext, spec, path.Child("securityContext"))...)

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -19,7 +20,12 @@ var standardResources = sets.New(v1.ResourceCPU, v1.ResourceMemory, v1.ResourceE
 
 func validateResources(r *v1.ResourceRequirements, path *field.Path) field.ErrorList {
 	errs := validateQuantities(r.Limits, path.Child("limits"))
-	errs = append(errs, validateQuantities(r.Requests, path.Child("requests"))...)
+	own := maps.Clone(r.Requests) // without those that a limit was the default for
+	maps.DeleteFunc(own, func(name v1.ResourceName, request resource.Quantity) bool {
+		limit, ok := r.Limits[name]
+		return ok && limit.Cmp(request) == 0
+	})
+	errs = append(errs, validateQuantities(own, path.Child("requests"))...)
 	for _, name := range slices.Sorted(maps.Keys(r.Requests)) {
 		request, at := r.Requests[name], path.Child("requests").Key(string(name))
 		limit, limited := r.Limits[name]

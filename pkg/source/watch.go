@@ -15,9 +15,15 @@ type watch struct {
 	path    string
 	log     *slog.Logger
 	inotify *fsnotify.Watcher // nil when the kernel gives none
-	above   string            // the nearest existing folder above path
-	inside  os.FileInfo       // the folder at path that is watched
+	above   spot              // the nearest existing folder above path
+	inside  spot              // the folder at path
 	warned  bool
+}
+
+// spot is a folder that is watched; info is nil when none is.
+type spot struct {
+	path string
+	info os.FileInfo
 }
 
 func newWatch(path string, log *slog.Logger) *watch {
@@ -38,55 +44,51 @@ func (w *watch) follow() {
 	for !isDir(above) && above != filepath.Dir(above) {
 		above = filepath.Dir(above)
 	}
-	if above != w.above {
-		w.drop(w.above)
-		w.above = ""
-		if w.add(above) {
-			w.above = above
-		}
-	}
-	info, err := os.Stat(w.path)
-	if err != nil || !info.IsDir() {
-		info = nil // nothing inside to watch, and scan says what is wrong
-	}
-	if w.inside != nil && info != nil && os.SameFile(w.inside, info) {
+	w.move(&w.above, above)
+	w.move(&w.inside, w.path)
+}
+
+// move makes a spot watch the folder that is at path now, if there is one. What
+// else may be wrong with the path, scan says.
+func (w *watch) move(s *spot, path string) {
+	info, err := os.Stat(path)
+	exists := err == nil && info.IsDir()
+	if exists && s.path == path && s.info != nil && os.SameFile(s.info, info) {
 		return
 	}
-	if w.inside != nil {
-		w.drop(w.path)
-		w.inside = nil
+	if s.info != nil {
+		_ = w.inotify.Remove(s.path) // it's mostly gone already
 	}
-	if info != nil && w.add(w.path) {
-		w.inside = info
+	*s = spot{}
+	if !exists {
+		return
 	}
-}
-
-func (w *watch) add(folder string) bool {
-	err := w.inotify.Add(folder)
-	if err != nil && !w.warned {
+	if err := w.inotify.Add(path); err == nil {
+		*s = spot{path, info}
+	} else if !w.warned {
 		w.warned = true
-		w.log.Warn("can't watch folder, only re-reading it now and then", "folder", folder, "error", err)
-	}
-	return err == nil
-}
-
-// drop forgets a folder. That it is gone already is the usual case.
-func (w *watch) drop(folder string) {
-	if folder != "" {
-		_ = w.inotify.Remove(folder)
+		w.log.Warn("can't watch folder, only re-reading it now and then (raise fs.inotify.max_user_watches)", "folder", path, "error", err)
 	}
 }
 
-// concerns says whether a change of name can change what is at path.
-func (w *watch) concerns(name string) bool {
+// concerns says whether an event can change what is at path. An end of a watched
+// folder is noted: its watch ended too, even if one with the same inode follows.
+func (w *watch) concerns(e fsnotify.Event) bool {
+	if e.Has(fsnotify.Remove) || e.Has(fsnotify.Rename) {
+		for _, s := range []*spot{&w.above, &w.inside} {
+			if s.path == e.Name {
+				s.info = nil
+			}
+		}
+	}
 	above := filepath.Dir(w.path)
 	switch {
-	case name == w.path || filepath.Dir(name) == w.path:
+	case e.Name == w.path || filepath.Dir(e.Name) == w.path:
 		return true
-	case w.above != above:
+	case w.above.path != above:
 		return true // a part of the path may have appeared
 	}
-	return name == above || filepath.Base(name) == "..data" // an atomically swapped volume
+	return e.Name == above || filepath.Base(e.Name) == "..data" // an atomically swapped volume
 }
 
 func (w *watch) events() <-chan fsnotify.Event {

@@ -97,13 +97,13 @@ func (a *actor) step(ctx context.Context) (wake time.Time, gone bool) {
 
 // begin runs the action in a goroutine of its own; its end comes back as mail.
 func (a *actor) begin(ctx context.Context, act pod.Action) {
-	ctx, cancel := context.WithCancel(ctx)
+	wish, cancel := context.WithCancel(ctx)
 	a.flight[act.Key()] = cancel
-	spec, view := a.pod, a.pod.View
+	p := a.pod
 	a.work.Go(func() {
 		defer cancel()
 		a.loop.fault("before-" + string(act.Kind))
-		e := a.do(ctx, spec, view, act)
+		e := a.do(ctx, wish, p, act)
 		a.loop.fault("after-" + string(act.Kind))
 		a.mail.put(e)
 	})

@@ -17,8 +17,10 @@ import (
 // by the runtime much earlier.
 const pullDeadline = time.Hour
 
-// do runs one action against the world and says how it ended.
-func (a *actor) do(ctx context.Context, p pod.Pod, view pod.View, act pod.Action) pod.Event {
+// do runs one action against the world and says how it ended. The wish ends
+// when the pod no longer wants the action, ctx only with the agent: a call that
+// was sent is not cancelled by a change of mind.
+func (a *actor) do(ctx, wish context.Context, p pod.Pod, act pod.Action) pod.Event {
 	done := pod.Done{Action: act}
 	var err error
 	switch act.Kind {
@@ -29,14 +31,17 @@ func (a *actor) do(ctx context.Context, p pod.Pod, view pod.View, act pod.Action
 		}
 		err = failure
 	case pod.RunSandbox, pod.Create, pod.Start:
-		err = a.inSlot(ctx, p, func(ctx context.Context) error { return a.start(ctx, p, view, &done) })
+		err = a.inSlot(ctx, wish, p, &done)
 	case pod.Pull:
-		ctx, cancel := context.WithTimeout(ctx, pullDeadline)
+		wish, cancel := context.WithTimeout(wish, pullDeadline)
 		defer cancel()
-		done.Image, done.Pulled, done.Message, err = a.loop.Runtime.Pull(ctx, p.Spec, act.Container)
+		done.Image, done.Pulled, done.Message, err = a.loop.Runtime.Pull(wish, p.Spec, act.Container)
 	case pod.PostStart, pod.PreStop:
-		err = a.hook(ctx, p, act)
+		err = a.hook(wish, p, act)
 	default:
+		if act.Kind == pod.Mount {
+			ctx = wish
+		}
 		ctx, cancel := context.WithTimeout(ctx, a.loop.Timeout+act.Grace)
 		defer cancel()
 		err = a.settle(ctx, p, &done)
@@ -63,20 +68,19 @@ func (a *actor) admit(p pod.Pod) (pod.Verdict, error) {
 	return v, nil
 }
 
-// inSlot runs a create or start call in a start slot. Waiting for the slot can
-// be cancelled; once sent, the call runs to its end within the deadline.
-func (a *actor) inSlot(ctx context.Context, p pod.Pod, call func(context.Context) error) error {
+// inSlot runs a create or start call in a start slot.
+func (a *actor) inSlot(ctx, wish context.Context, p pod.Pod, done *pod.Done) error {
 	prio := pod.Priority(p.Spec)
-	if err := a.loop.slots.acquire(ctx, rank{critical: prio >= pod.SystemCritical, priority: prio, since: p.Started}); err != nil {
+	if err := a.loop.slots.acquire(wish, rank{critical: prio >= pod.SystemCritical, priority: prio, since: p.Started}); err != nil {
 		return err
 	}
 	defer a.loop.slots.release()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.loop.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, a.loop.Timeout)
 	defer cancel()
-	return call(ctx)
+	return a.start(ctx, p, done)
 }
 
-func (a *actor) start(ctx context.Context, p pod.Pod, view pod.View, done *pod.Done) error {
+func (a *actor) start(ctx context.Context, p pod.Pod, done *pod.Done) error {
 	act := done.Action
 	switch act.Kind {
 	case pod.RunSandbox:
@@ -86,12 +90,12 @@ func (a *actor) start(ctx context.Context, p pod.Pod, view pod.View, done *pod.D
 	case pod.Create:
 		c, err := a.loop.Runtime.Create(ctx, p.Spec, cri.CreateRequest{
 			Container: act.Container, SandboxID: act.ID, Attempt: act.Attempt, ImageRef: act.Image,
-			Mounts: a.volumes(), PodIPs: sandboxIPs(view, act.ID),
+			Mounts: a.volumes(), PodIPs: sandboxIPs(p.View, act.ID),
 		})
 		done.Container = &c
 		return err
 	}
-	for _, c := range view.Containers {
+	for _, c := range p.View.Containers {
 		if c.ID == act.ID {
 			started, err := a.loop.Runtime.Start(ctx, p.Spec, c)
 			done.Container = &started

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -107,12 +108,15 @@ func (a *agent) follow(ctx context.Context) error {
 		if err != nil && time.Since(started) < 5*time.Second {
 			continue // it opens its socket first
 		}
-		if text != "" && text != last && ctx.Err() == nil {
+		if bare := ages.ReplaceAllString(text, ""); bare != last && ctx.Err() == nil {
 			fmt.Printf("--- %s\n%s\n", time.Now().Format(time.TimeOnly), text)
-			last = text
+			last = bare
 		}
 	}
 }
+
+// ages are what changes in the table although nothing happens.
+var ages = regexp.MustCompile(` +\d+[smhd][0-9smhd]* +`)
 
 func podTable(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -126,7 +130,7 @@ func (a *agent) end() error {
 	if err := a.stop(); err != nil {
 		return err
 	}
-	fmt.Println("its pods go on: make run finds them again, go run ./e2e/lab/run down stops them")
+	fmt.Println("its pods go on: make run finds them again, make down stops them")
 	return nil
 }
 

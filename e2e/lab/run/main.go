@@ -62,7 +62,7 @@ look further, in another terminal:
   %[1]s explain POD %[2]s     what it wants, sees, does and waits for
   %[3]s --address %[4]s -n k8s.io containers list
 change, add or remove a file in manifests/examples and watch.
-Ctrl-C ends the agent; its pods go on.  go run ./e2e/lab/run down  stops everything.
+Ctrl-C ends the agent; its pods go on.  make down stops everything.
 
 `, agentBinary, agentRootFlag, rt.programs.Ctr, rt.socket)
 }

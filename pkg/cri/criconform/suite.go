@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -47,6 +48,8 @@ func Suite(t *testing.T, env Env) {
 		"NotStarted": (*bed).notStarted,
 		"Pull":       (*bed).pull,
 		"Events":     (*bed).events,
+		"Messages":   (*bed).messages,
+		"LogMount":   (*bed).logMount,
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -60,7 +63,7 @@ type bed struct {
 	*testing.T
 	env    Env
 	client *cri.Client
-	ctx    context.Context //nolint:containedctx // a test's own
+	ctx    context.Context
 }
 
 func (b *bed) must(err error) {
@@ -348,4 +351,40 @@ func (b *bed) events() {
 	if err := <-ended; err == nil {
 		b.Error("a cancelled stream ends without an error")
 	}
+}
+
+// messages are a container's last words from its log, and the host's network
+// is seen for what it is.
+func (b *bed) messages() {
+	p := b.pod("messages", "echo one; echo two >&2; exit 1")
+	p.Spec.HostNetwork = true
+	p.Spec.Containers[0].TerminationMessagePolicy = v1.TerminationMessageFallbackToLogsOnError
+	s := b.sandbox(p)
+	if !s.HostNetwork {
+		b.Errorf("sandbox on the host's network is %+v", s)
+	}
+	end := b.ended(p, b.start(p, s, 0).ID)
+	if end.Message != "one\ntwo\n" && end.Message != "two\none\n" {
+		b.Errorf("last words are %q", end.Message)
+	}
+}
+
+// logMount: nothing is removed below a mount point. It needs root.
+func (b *bed) logMount() {
+	logs := b.env.Options.Pods.LogsDir
+	precious := b.TempDir()
+	file := filepath.Join(precious, "file")
+	b.must(os.WriteFile(file, nil, 0o600))
+	at := filepath.Join(logs, "conform_mounted_u", "main")
+	b.must(os.MkdirAll(at, 0o755))
+	b.must(unix.Mount(precious, at, "", unix.MS_BIND, ""))
+	err := b.client.RemoveLogs(b.ctx, "conform", "mounted", "u")
+	b.must(unix.Unmount(at, unix.MNT_DETACH))
+	if err == nil {
+		b.Error("a mount point among the logs is no error")
+	}
+	if _, err := os.Stat(file); err != nil {
+		b.Errorf("a file below a mount point: %v", err)
+	}
+	b.must(b.client.RemoveLogs(b.ctx, "conform", "mounted", "u"))
 }

@@ -1,0 +1,57 @@
+# nodeagent: `make help` says what there is.
+SHELL := /bin/bash
+GO    ?= go
+LAB    = bin/lab-run
+
+.PHONY: help build run down test unit sim race e2e bench fuzz lint fmt install
+
+help: ## say what there is
+	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+build: ## build bin/nodeagent
+	$(GO) build -trimpath -ldflags="-s -w" -o bin/nodeagent ./cmd/nodeagent
+
+run: ## run the agent on manifests/examples, with a private containerd if none listens
+	@hack/install runtime
+	@$(MAKE) --no-print-directory build
+	@$(GO) build -o $(LAB) ./e2e/lab/run
+	@exec $(LAB)
+
+down: ## stop what `make run` left running: pods and containerd
+	@test ! -x $(LAB) || $(LAB) down
+
+test: ## everything: lint, unit, simulation, race, e2e on real containerd
+	@hack/test
+
+unit: ## unit tests and golden scripts
+	$(GO) test ./cmd/... ./pkg/... .
+
+sim: ## the simulation: SEEDS=2000 runs of the loop against a faulty runtime
+	NODEAGENT_SEEDS=$(or $(SEEDS),2000) $(GO) test ./pkg/syncloop -run TestSimulation -count=1
+
+race: ## unit tests under the race detector
+	NODEAGENT_SEEDS=200 $(GO) test -race ./cmd/... ./pkg/...
+
+e2e: ## the agent on real containerd, networks and images
+	@hack/install test
+	$(GO) test -count=1 -timeout 30m ./e2e/...
+
+bench: ## side by side with bare CRI calls: BENCHFLAGS="-kubelet PATH" adds the peer
+	@hack/install test
+	@$(GO) build -o bin/bench ./e2e/bench
+	@bin/bench $(BENCHFLAGS)
+
+fuzz: ## each fuzz target for FUZZTIME (10s)
+	@hack/fuzz $(or $(FUZZTIME),10s)
+
+lint: ## gofmt, go vet, staticcheck
+	@hack/install lint
+	@test -z "$$(gofmt -l cmd pkg e2e *.go)" || { echo "not formatted:"; gofmt -l cmd pkg e2e *.go; exit 1; }
+	$(GO) vet -tags faults ./...
+	"$$(hack/install dir lint)/staticcheck" ./...
+
+fmt: ## format the code
+	gofmt -w cmd pkg e2e *.go
+
+install: ## install all that `make test` needs
+	@hack/install runtime && hack/install test && hack/install lint
