@@ -441,14 +441,17 @@ func lostSandboxIsMadeAnew(b *bed) {
 	first := b.sandboxes(string(p.UID))[0]
 	_, err := b.CRI.Runtime.StopPodSandbox(context.Background(), &runtimeapi.StopPodSandboxRequest{PodSandboxId: first.Id})
 	b.must(err)
-	b.await("lost", "main", "runs again", func(s v1.ContainerStatus) bool { return s.RestartCount == 1 && s.Ready })
-	b.eventually("one sandbox is left", 10*time.Second, func() error {
-		s := b.sandboxes(string(p.UID))
-		if len(s) != 1 || s[0].Id == first.Id || s[0].Metadata.Attempt != 1 {
-			return fmt.Errorf("they are %v", s)
+	b.await("lost", "main", "runs again", func(s v1.ContainerStatus) bool { return s.RestartCount >= 1 && s.Ready })
+	ready := 0
+	for _, s := range b.sandboxes(string(p.UID)) {
+		if s.State == runtimeapi.PodSandboxState_SANDBOX_READY {
+			ready++
 		}
-		return nil
-	})
+	}
+	// The old one is down, and stays only for the log of its container.
+	if ready != 1 {
+		b.t.Errorf("%d sandboxes are ready, want 1", ready)
+	}
 }
 
 func removedContainerIsReplaced(b *bed) {
