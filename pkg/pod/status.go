@@ -128,7 +128,8 @@ func (p Pod) startsAgain(m member, k Container) bool {
 // waiting is why a container does not run (behaviour rows 1.3-17, 1.3-18).
 func (p Pod) waiting(m member, n Node, now time.Time) *v1.ContainerStateWaiting {
 	mem := p.Containers[m.Name]
-	if k := mem.Known; k != nil && k.State == Exited && p.Stop == nil {
+	_, creating := p.Doing[Action{Kind: Create, Container: m.Name}.Key()]
+	if k := mem.Known; k != nil && k.State == Exited && p.Stop == nil && !creating {
 		due := mem.Backoff.Due(k.FinishedAt, n.MaxBackoff)
 		if due.After(now) {
 			return &v1.ContainerStateWaiting{Reason: "CrashLoopBackOff",
