@@ -95,6 +95,9 @@ func (p Pod) containerStatus(m member, n Node, now time.Time) v1.ContainerStatus
 	}
 	var previous *Container
 	switch {
+	case p.Setup.Restarting != "" && p.Stop == nil && m.role != ephemeral && k != nil && k.State == Exited:
+		s.State.Waiting = &v1.ContainerStateWaiting{Reason: restartingAll}
+		previous = k
 	case k == nil || k.State == Created || k.State == Unknown || p.hooking(mem):
 		s.State.Waiting = p.waiting(m, n, now)
 		previous = mem.Last
