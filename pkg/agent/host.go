@@ -87,7 +87,8 @@ func runtimeOptions(c *config.Config, root string, capacity v1.ResourceList, ips
 			RootDir: root, LogsDir: k.PodLogsDir, ClusterDomain: k.ClusterDomain,
 			HostIPs: func() []string { return ips }, CgroupParent: t.parent,
 			SeccompDefault: *k.SeccompDefault, CPUCFSQuota: *k.CPUCFSQuota, CPUCFSQuotaPeriod: k.CPUCFSQuotaPeriod.Duration,
-			MemoryCapacity: quantity(capacity, v1.ResourceMemory),
+			MemoryCapacity:       quantity(capacity, v1.ResourceMemory),
+			SingleProcessOOMKill: k.SingleProcessOOMKill != nil && *k.SingleProcessOOMKill,
 		},
 	}
 }

@@ -91,7 +91,7 @@ var fieldSettings = map[string]setting{
 	"kubeReservedCgroup":      {state: harmless, why: noEnforce},
 	"kubeletCgroups":          {state: harmless, why: "processes stay in the cgroups they were started in"},
 	"systemCgroups":           {state: harmless, why: "processes stay in the cgroups they were started in"},
-	"singleProcessOOMKill":    {state: harmless, why: "the container runtime decides whether a container is killed as a whole"},
+	"singleProcessOOMKill":    {state: built},
 	"protectKernelDefaults":   {state: unsafe, why: "kernel settings are not checked"},
 	"memorySwap":              {state: unsafe, why: "pods get no swap", off: noSwap},
 	"memoryThrottlingFactor":  {state: harmless, why: noMemoryQoS},

@@ -75,7 +75,7 @@ func (c *Config) judgeUnbuilt(untouched *kubeletv1beta1.KubeletConfiguration, gi
 		c.Warnings = append(c.Warnings, "not built yet and without effect: "+strings.Join(parts, "; "))
 	}
 	if len(errs) > 0 {
-		return errors.Join(append([]error{errors.New("refuse to start with settings that are not built yet:")}, errs...)...)
+		return errors.Join(append([]error{errors.New("refuse to start with settings that are not built yet")}, errs...)...)
 	}
 	return nil
 }

@@ -40,7 +40,7 @@ func validate(c *Config) error {
 	if len(errs) == 0 {
 		return nil
 	}
-	lines := []error{errors.New("invalid configuration:")}
+	lines := []error{errors.New("invalid configuration")}
 	for _, err := range errs {
 		lines = append(lines, err)
 	}

@@ -72,7 +72,7 @@ func TestValidate(t *testing.T) {
 	} {
 		t.Run(tc.yaml, func(t *testing.T) {
 			_, err := load(t, tc.yaml+"\n")
-			wantError(t, err, "invalid configuration:", tc.want)
+			wantError(t, err, "invalid configuration", tc.want)
 			if lines := strings.Count(err.Error(), "\n"); lines != 1 {
 				t.Errorf("one mistake gives %d errors:\n%v", lines, err)
 			}

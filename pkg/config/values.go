@@ -84,7 +84,7 @@ func (v *ipList) Set(s string) error {
 		return fmt.Errorf("%q must be one address, or one IPv4 and one IPv6 address", s)
 	}
 	if len(ips) == 2 && (ips[0].IsUnspecified() || ips[1].IsUnspecified()) {
-		return fmt.Errorf("%q: of two addresses none may be 0.0.0.0 or ::", s)
+		return fmt.Errorf("%q: of two addresses none may be unspecified (0.0.0.0, ::)", s)
 	}
 	*v = ips
 	return nil

@@ -80,13 +80,13 @@ func TestFailure(t *testing.T) {
 		want pod.Failure
 	}{
 		{"refused", mutated(ReasonCreate, "x", status.Error(codes.Unknown, "no")), pod.Failure{Reason: ReasonCreate, Message: "no"}},
-		{"timed out", mutated(ReasonCreate, "x", status.Error(codes.DeadlineExceeded, "late")), pod.Failure{Reason: ReasonCreate, Message: "late", Uncertain: true}},
+		{"timed out", mutated(ReasonCreate, "x", status.Error(codes.DeadlineExceeded, "late")), pod.Failure{Reason: ReasonCreate, Message: "the runtime did not answer in time: late", Uncertain: true}},
 		{"runtime died", mutated("", "x", status.Error(codes.Unavailable, "gone")), pod.Failure{Message: "gone", Uncertain: true}},
 		{"exists", mutated("", "x", status.Error(codes.AlreadyExists, "is")), pod.Failure{Message: "is", Uncertain: true}},
 		{"reserved", mutated(ReasonCreate, "x", reserved), pod.Failure{Reason: ReasonCreate, Message: status.Convert(reserved).Message(), Uncertain: true}},
 		{"given up on its way", mutated("", "x", status.Error(codes.Canceled, "c")), pod.Failure{Message: "c", Uncertain: true}},
 		{"given up before", failed(ReasonPull, "x", context.Canceled), pod.Failure{Reason: ReasonPull, Message: "context canceled", Canceled: true}},
-		{"read timed out", failed("", "x", status.Error(codes.DeadlineExceeded, "late")), pod.Failure{Message: "late"}},
+		{"read timed out", failed("", "x", status.Error(codes.DeadlineExceeded, "late")), pod.Failure{Message: "the runtime did not answer in time: late"}},
 		{"not ours", errors.New("what"), pod.Failure{Message: "what"}},
 	} {
 		if got := Failure(c.err); got == nil || *got != c.want {

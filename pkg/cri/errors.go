@@ -49,7 +49,11 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // failed wraps err of a call that changes nothing in the runtime.
 func failed(reason, doing string, err error) *Error {
-	return &Error{Doing: doing, Reason: reason, Message: message(err), Err: err}
+	said := message(err)
+	if code(err) == codes.DeadlineExceeded {
+		said = "the runtime did not answer in time: " + said
+	}
+	return &Error{Doing: doing, Reason: reason, Message: said, Err: err}
 }
 
 // mutated wraps err of a call that changes the runtime's state.

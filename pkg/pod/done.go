@@ -26,7 +26,9 @@ func (p Pod) done(e Done) Pod {
 		p.Changes++
 	}
 	if f := e.Failure; f != nil {
-		if f.Uncertain {
+		// A call that failed may have done its work, or failed because the
+		// view it rests on is not true any more.
+		if f.Uncertain || a.ChangesRuntime() && !f.Canceled {
 			p.Stale = true
 		}
 		if f.Canceled {
@@ -95,9 +97,6 @@ func (p *Pod) failed(e Done) {
 			}
 		})
 		p.note(e.At, true, "Failed", a.Container, "%s", prefix(f.Reason, f.Message))
-		if a.Kind == Start {
-			p.Stale = true
-		}
 	case PostStart:
 		p.remember(a.Container, func(m *Memory) {
 			if m.Instance.ID != a.ID {
@@ -159,8 +158,13 @@ func (p *Pod) succeeded(e Done) {
 			p.note(e.At, false, "Pulled", a.Container, "%s", e.Message)
 		}
 	case RunSandbox:
-		others := slices.DeleteFunc(slices.Clone(p.View.Sandboxes), func(s Sandbox) bool { return s.ID == e.Sandbox.ID })
-		p.View.Sandboxes = slices.Insert(others, 0, *e.Sandbox)
+		p.View.Sandboxes = slices.DeleteFunc(slices.Clone(p.View.Sandboxes), func(s Sandbox) bool {
+			// The runtime may have shown it before. If it showed it down, it
+			// was not up yet or is lost already.
+			p.Stale = p.Stale || s.ID == e.Sandbox.ID && !s.Ready
+			return s.ID == e.Sandbox.ID
+		})
+		p.View.Sandboxes = slices.Insert(p.View.Sandboxes, 0, *e.Sandbox)
 		for name := range p.Containers {
 			p.remember(name, func(m *Memory) { m.Tried = false })
 		}
@@ -248,7 +252,7 @@ func (p *Pod) stoppedSandbox(id string) {
 	p.View.Sandboxes = slices.Clone(p.View.Sandboxes)
 	for i := range p.View.Sandboxes {
 		if p.View.Sandboxes[i].ID == id {
-			p.View.Sandboxes[i].Ready = false
+			p.View.Sandboxes[i].Ready, p.View.Sandboxes[i].Stopped = false, true
 		}
 	}
 }

@@ -110,6 +110,9 @@ type Sandbox struct {
 	HostNetwork bool
 	IPs         []string
 	CreatedAt   time.Time
+	// Stopped says that we stopped it. One that went down by itself still holds
+	// its network until then.
+	Stopped bool
 }
 
 // State of a container instance, as CRI knows it.
@@ -203,6 +206,8 @@ const (
 type Setup struct {
 	Prepared bool // pod folder, log folder, cgroup
 	Mounted  bool // volumes
+	// Restarting is the container whose rule has all containers restarted.
+	Restarting string
 	// Failures of the steps that are tried again, by Action.Key.
 	Failures map[string]Failure
 	// Recorded is the durable part as it was last written to disk.

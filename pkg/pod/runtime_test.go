@@ -86,7 +86,7 @@ func (w *world) exit(c *Container, usual int32, named args) {
 func (w *world) loseSandbox(id string) {
 	for i := range w.runtime.Sandboxes {
 		if w.runtime.Sandboxes[i].ID == id {
-			w.runtime.Sandboxes[i].Ready = false
+			w.runtime.Sandboxes[i].Ready, w.runtime.Sandboxes[i].IPs = false, nil
 		}
 	}
 	for i := range w.runtime.Containers {
@@ -97,7 +97,8 @@ func (w *world) loseSandbox(id string) {
 }
 
 // verbRuntime changes the runtime behind the agent's back and hints at it:
-// runtime dies|vanishes|unknown|starts NAME, runtime loses|removes sandbox,
+// runtime dies|vanishes|unknown|starts NAME, runtime loses|downs|removes sandbox
+// (with its containers, without them, altogether),
 // runtime hides|shows all containers, runtime hints; the word quiet leaves out
 // the hint.
 func (w *world) verbRuntime(a args, _ []string) string {
@@ -119,6 +120,8 @@ func (w *world) verbRuntime(a args, _ []string) string {
 		w.runtime = w.hidden
 	case "loses":
 		w.loseSandbox(w.runtime.Sandboxes[0].ID)
+	case "downs":
+		w.runtime.Sandboxes[0].Ready = false
 	case "removes":
 		w.effect(Action{Kind: RemoveSandbox, ID: w.runtime.Sandboxes[0].ID}, args{})
 	case "hints":
@@ -239,12 +242,17 @@ func containerOf(t *testing.T, a args) v1.Container {
 		c.RestartPolicy = &policy
 	}
 	if s := a.named["rules"]; s != "" {
+		action := v1.ContainerRestartRuleActionRestart
+		s, all := strings.CutSuffix(s, "!all")
+		if all {
+			action = v1.ContainerRestartRuleActionRestartAllContainers
+		}
 		op, codes, _ := strings.Cut(s, ":")
 		on := &v1.ContainerRestartRuleOnExitCodes{Operator: v1.ContainerRestartRuleOnExitCodesOperator(op)}
 		for _, code := range strings.Split(codes, ",") {
 			on.Values = append(on.Values, int32(number(t, code)))
 		}
-		c.RestartPolicyRules = []v1.ContainerRestartRule{{Action: v1.ContainerRestartRuleActionRestart, ExitCodes: on}}
+		c.RestartPolicyRules = []v1.ContainerRestartRule{{Action: action, ExitCodes: on}}
 	}
 	return c
 }

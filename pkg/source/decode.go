@@ -17,6 +17,8 @@ import (
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
+
+	"github.com/nodeagent/nodeagent/pkg/manifest"
 )
 
 // maxManifest is the size in bytes of the largest file or body that is read
@@ -150,9 +152,9 @@ func (p place) pod(doc []byte, prefix string, c *contents) {
 		p.refuse(c, nameIn(doc), &field.Error{Field: prefix, Detail: err.Error()})
 		return
 	}
-	Default(pod)
+	manifest.Default(pod)
 	name := pod.Namespace + "/" + pod.Name
-	errs := Validate(pod)
+	errs := manifest.Validate(pod)
 	// Some come in the order of a map, and the same problems must be equal.
 	slices.SortStableFunc(errs, func(a, b *field.Error) int { return strings.Compare(a.Error(), b.Error()) })
 	for _, err := range errs {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/nodeagent/nodeagent/pkg/manifest"
 )
 
 var here = place{source: FileName, origin: "/pods/a.yaml", node: "node1"}
@@ -179,11 +181,11 @@ func fuzzDecode(f *testing.F, p place) {
 			t.Fatal("neither pods nor problems")
 		}
 		for i, d := range got.pods {
-			if errs := Validate(d.Pod); len(errs) > 0 {
+			if errs := manifest.Validate(d.Pod); len(errs) > 0 {
 				t.Errorf("took an invalid pod: %v", errs)
 			}
 			before := text(t, d.Pod)
-			Default(d.Pod)
+			manifest.Default(d.Pod)
 			if text(t, d.Pod) != before {
 				t.Error("defaults were not complete")
 			}

@@ -48,7 +48,7 @@ func (f *fileSource) Name() string { return FileName }
 func (f *fileSource) Run(ctx context.Context, out chan<- Update) error {
 	w := newWatch(f.path, f.log)
 	defer w.close()
-	files := folder{path: f.path, place: place{source: FileName, node: f.node}, files: map[string]*manifest{}}
+	files := folder{path: f.path, place: place{source: FileName, node: f.node}, files: map[string]*entry{}}
 	tick := time.NewTicker(f.reread)
 	defer tick.Stop()
 	look := time.NewTimer(0) // when to look at the files next

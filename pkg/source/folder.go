@@ -28,13 +28,13 @@ const (
 type folder struct {
 	place
 	path  string
-	files map[string]*manifest
+	files map[string]*entry
 	// broken is why the path as a whole can't be listed, nil when it can.
 	broken error
 }
 
-// manifest is one file.
-type manifest struct {
+// entry is one file.
+type entry struct {
 	contents
 	key  fileKey
 	text [sha256.Size]byte // sum of what contents were decoded from
@@ -73,7 +73,7 @@ func (f *folder) scan(touched map[string]bool, now time.Time) (changed bool, aga
 		present[name] = true
 		m := f.files[name]
 		if m == nil {
-			m = &manifest{}
+			m = &entry{}
 			f.files[name] = m
 		}
 		m.missing = time.Time{}
@@ -86,7 +86,9 @@ func (f *folder) scan(touched map[string]bool, now time.Time) (changed bool, aga
 		if present[name] {
 			continue
 		}
-		setIfZero(&m.missing, now)
+		if m.missing.IsZero() {
+			m.missing = now
+		}
 		if at := m.missing.Add(settle); !touched[name] && now.Before(at) {
 			later(at)
 			continue
@@ -98,7 +100,7 @@ func (f *folder) scan(touched map[string]bool, now time.Time) (changed bool, aga
 }
 
 // look reads one file if it may have changed.
-func (f *folder) look(name string, m *manifest, forced bool, now time.Time) (changed bool, again time.Time) {
+func (f *folder) look(name string, m *entry, forced bool, now time.Time) (changed bool, again time.Time) {
 	key, err := keyOf(name)
 	if err == nil && key == m.key && m.doubt.IsZero() && !forced {
 		return false, time.Time{}
@@ -139,7 +141,7 @@ func (f *folder) look(name string, m *manifest, forced bool, now time.Time) (cha
 
 // doubtUntil is when a doubt about the file, that is there now, is to be
 // believed. A file that was left alone for long isn't doubted.
-func (m *manifest) doubtUntil(now time.Time) time.Time {
+func (m *entry) doubtUntil(now time.Time) time.Time {
 	if m.doubt.IsZero() {
 		m.doubt = now
 		if changed := time.Unix(m.key.ctime.Unix()); m.key != (fileKey{}) && changed.Before(now) {

@@ -117,6 +117,8 @@ func (l *Loop) attend(ctx context.Context, lost <-chan error) error {
 			events, lost = false, nil
 			continue
 		case <-l.audits:
+			audit.Reset(eagerAudit) // one audit for many such events
+			continue
 		case <-audit.C:
 		case <-network.C:
 			if l.Node().Network != "" {
@@ -158,9 +160,16 @@ func (l *Loop) askNetwork(ctx context.Context) error {
 	return nil
 }
 
-// hint notes that a pod changed; it must not block, as the runtime stalls all
-// its clients when a subscriber stops reading.
+// hint notes that a pod changed, or with "" that some pod did; it must not
+// block, as the runtime stalls all its clients when a subscriber stops reading.
 func (l *Loop) hint(uid types.UID) {
+	if uid == "" {
+		select {
+		case l.audits <- struct{}{}:
+		default:
+		}
+		return
+	}
 	if a := l.actor(uid); a != nil {
 		a.mail.put(pod.Changed{At: time.Now()})
 	}

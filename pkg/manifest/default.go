@@ -1,4 +1,8 @@
-package source
+// Package manifest is what a pod's manifest must be: the defaults that an
+// apiserver would have filled in, and the checks it would have made, so that a
+// pod from a file or a URL is as good as one from an apiserver. All of it is
+// pure functions over v1.Pod.
+package manifest
 
 import (
 	"strings"
