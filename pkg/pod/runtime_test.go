@@ -86,7 +86,7 @@ func (w *world) exit(c *Container, usual int32, named args) {
 func (w *world) loseSandbox(id string) {
 	for i := range w.runtime.Sandboxes {
 		if w.runtime.Sandboxes[i].ID == id {
-			w.runtime.Sandboxes[i].Ready = false
+			w.runtime.Sandboxes[i].Ready, w.runtime.Sandboxes[i].IPs = false, nil
 		}
 	}
 	for i := range w.runtime.Containers {
