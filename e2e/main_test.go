@@ -4,14 +4,17 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/nodeagent/nodeagent/e2e/lab"
@@ -32,6 +35,11 @@ func TestMain(m *testing.M) {
 	if err := build.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "build the agent:", err)
 		os.Exit(1)
+	}
+	flag.Parse()
+	// Tests of one bed mostly wait for grace periods and back-offs.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
 	}
 	code := m.Run()
 	os.RemoveAll(dir)
@@ -60,6 +68,16 @@ func (b *bed) must(err error) {
 	b.t.Helper()
 	if err != nil {
 		b.t.Fatal(err)
+	}
+}
+
+// share runs tests side by side on this bed, each with pods of its own names.
+func (b *bed) share(tests map[string]func(*bed)) {
+	for name, test := range tests {
+		b.t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(&bed{b.Lab, b.Agent, t})
+		})
 	}
 }
 
@@ -104,6 +122,10 @@ func (b *bed) pod(name string) *local.Pod {
 	if err != nil {
 		return nil
 	}
+	return find(r, name)
+}
+
+func find(r local.Report, name string) *local.Pod {
 	for _, p := range r.Pods {
 		if p.Name == name || p.Name == name+"-lab" {
 			return &p
@@ -166,11 +188,63 @@ func (b *bed) ready(name string) *local.Pod {
 	return p
 }
 
+// container is the status of one of the pod's containers, whatever its role.
+func container(p *local.Pod, name string) v1.ContainerStatus {
+	if p != nil {
+		for _, s := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
+			if s.Name == name {
+				return s
+			}
+		}
+	}
+	return v1.ContainerStatus{}
+}
+
+// await waits until the status of a container is as wanted.
+func (b *bed) await(podName, name, what string, want func(v1.ContainerStatus) bool) (p *local.Pod, s v1.ContainerStatus) {
+	b.t.Helper()
+	b.eventually(fmt.Sprintf("container %s of %s %s", name, podName, what), 60*time.Second, func() error {
+		p = b.pod(podName)
+		if s = container(p, name); !want(s) {
+			text, _ := json.Marshal(s)
+			return fmt.Errorf("it is %s", text)
+		}
+		return nil
+	})
+	return p, s
+}
+
+// inspect is what CRI says of one container, by its ID in a status.
+func (b *bed) inspect(id string) *runtimeapi.ContainerStatus {
+	b.t.Helper()
+	_, bare, _ := strings.Cut(id, "://")
+	if bare == "" {
+		bare = id
+	}
+	r, err := b.CRI.Runtime.ContainerStatus(context.Background(), &runtimeapi.ContainerStatusRequest{ContainerId: bare})
+	b.must(err)
+	return r.Status
+}
+
+// lines is a file as lines; a file that isn't there has none.
+func (b *bed) lines(path string) []string {
+	b.t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil && !os.IsNotExist(err) {
+		b.t.Fatal(err)
+	}
+	return strings.Fields(string(data))
+}
+
 // gone waits until neither agent nor runtime, disk nor cgroups know the pod.
 func (b *bed) gone(name, uid string) {
 	b.t.Helper()
 	b.eventually(name+" is gone", 60*time.Second, func() error {
-		if p := b.pod(name); p != nil && (uid == "" || string(p.UID) == uid) {
+		r, err := b.report()
+		if err != nil {
+			return err
+		}
+		if p := find(r, name); p != nil && (uid == "" || string(p.UID) == uid) {
 			return fmt.Errorf("the agent knows it: %v %v", p.Waits, p.Doing)
 		}
 		if uid == "" {
@@ -179,13 +253,14 @@ func (b *bed) gone(name, uid string) {
 		if s := b.sandboxes(uid); len(s) > 0 {
 			return fmt.Errorf("%d sandboxes are left", len(s))
 		}
-		for _, path := range []string{filepath.Join(b.Root, "pods", uid), filepath.Join(b.Root, "nodeagent", "pods", uid+".json")} {
-			if _, err := os.Stat(path); err == nil {
-				return fmt.Errorf("%s is left", path)
+		for _, pattern := range []string{
+			filepath.Join(b.Root, "pods", uid), filepath.Join(b.Root, "nodeagent/pods", uid+".json"),
+			filepath.Join(b.PodLogs, "*_"+uid), filepath.Join("/sys/fs/cgroup", "*", b.CgroupRoot, "kubepods/*/pod"+uid),
+			filepath.Join("/sys/fs/cgroup", "*", b.CgroupRoot, "kubepods/pod"+uid),
+		} {
+			if left, _ := filepath.Glob(pattern); len(left) > 0 {
+				return fmt.Errorf("left: %v", left)
 			}
-		}
-		if left, _ := filepath.Glob(filepath.Join(b.PodLogs, "*_"+uid)); len(left) > 0 {
-			return fmt.Errorf("logs are left: %v", left)
 		}
 		return nil
 	})
@@ -241,6 +316,13 @@ func (b *bed) say(args ...string) string {
 		b.t.Fatalf("nodeagent %v: %v\n%s", args, err, out)
 	}
 	return string(bytes.TrimSpace(out))
+}
+
+// podOf is a manifest: a name, or a name and more of the metadata, and the spec
+// in YAML, in which BUSYBOX is the image that every node has.
+func podOf(meta, spec string) string {
+	spec = strings.ReplaceAll(strings.Trim(spec, "\n"), "\n", "\n  ")
+	return fmt.Sprintf("apiVersion: v1\nkind: Pod\nmetadata: {name: %s}\nspec:\n  %s\n", meta, strings.ReplaceAll(spec, "BUSYBOX", lab.BusyboxImage))
 }
 
 // sleeper is a pod of one container that runs until it is told to end, which

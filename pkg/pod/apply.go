@@ -252,6 +252,7 @@ func (k Probe) String() string { return [...]string{"Startup", "Liveness", "Read
 // settle draws the conclusions that every event may bring: the pod's deadline
 // has passed, its containers are finished, its phase.
 func (p Pod) settle(at time.Time) Pod {
+	p.begunAnew()
 	if p.Stop == nil && !at.Before(p.deadline()) {
 		p.Stop = &Stop{At: at, Grace: specGrace(p.Spec), Phase: v1.PodFailed, Reason: "DeadlineExceeded",
 			Message: "Pod was active on the node longer than the specified deadline"}
@@ -279,6 +280,9 @@ func (p Pod) deadline() time.Time {
 // failed, or every main container ended, and none is to be started again
 // (behaviour rows 1.3-3, 1.3-4).
 func (p Pod) finished() bool {
+	if p.Setup.Restarting != "" {
+		return false
+	}
 	for _, m := range inits(p.Spec) {
 		if k := p.Containers[m.Name].Known; k != nil && m.role == initial && k.State == Exited &&
 			k.ExitCode != 0 && !p.again(m, *k) && !p.mainsBegan() {

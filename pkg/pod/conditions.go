@@ -28,6 +28,11 @@ func (p Pod) conditions(s v1.PodStatus, now time.Time) []v1.PodCondition {
 		ready,
 		truth(v1.PodScheduled, true),
 	}
+	if p.Setup.Restarting != "" {
+		restarting := truth(v1.AllContainersRestarting, true)
+		restarting.Reason = "RestartAllContainersStarted"
+		out = append(out, restarting)
+	}
 	for i := range out {
 		out[i].ObservedGeneration = p.Spec.Generation
 	}

@@ -125,7 +125,7 @@ func (l *planner) creating(name string) bool {
 // attempt is the number of the next instance, which is also its log's: one
 // more than any before it.
 func (l *planner) attempt(mem Memory) uint32 {
-	if mem.Ran || mem.Known != nil {
+	if mem.Ran || mem.Known != nil || mem.Last != nil {
 		return uint32(mem.Restarts) + 1
 	}
 	return 0

@@ -112,6 +112,10 @@ func (l *planner) run() {
 		return
 	}
 	l.cancelPulls()
+	if l.Setup.Restarting != "" {
+		l.restartAll()
+		return
+	}
 	l.containers()
 }
 

@@ -203,6 +203,8 @@ const (
 type Setup struct {
 	Prepared bool // pod folder, log folder, cgroup
 	Mounted  bool // volumes
+	// Restarting is the container whose rule has all containers restarted.
+	Restarting string
 	// Failures of the steps that are tried again, by Action.Key.
 	Failures map[string]Failure
 	// Recorded is the durable part as it was last written to disk.

@@ -242,12 +242,17 @@ func containerOf(t *testing.T, a args) v1.Container {
 		c.RestartPolicy = &policy
 	}
 	if s := a.named["rules"]; s != "" {
+		action := v1.ContainerRestartRuleActionRestart
+		s, all := strings.CutSuffix(s, "!all")
+		if all {
+			action = v1.ContainerRestartRuleActionRestartAllContainers
+		}
 		op, codes, _ := strings.Cut(s, ":")
 		on := &v1.ContainerRestartRuleOnExitCodes{Operator: v1.ContainerRestartRuleOnExitCodesOperator(op)}
 		for _, code := range strings.Split(codes, ",") {
 			on.Values = append(on.Values, int32(number(t, code)))
 		}
-		c.RestartPolicyRules = []v1.ContainerRestartRule{{Action: v1.ContainerRestartRuleActionRestart, ExitCodes: on}}
+		c.RestartPolicyRules = []v1.ContainerRestartRule{{Action: action, ExitCodes: on}}
 	}
 	return c
 }

@@ -95,6 +95,9 @@ func (p Pod) containerStatus(m member, n Node, now time.Time) v1.ContainerStatus
 	}
 	var previous *Container
 	switch {
+	case p.Setup.Restarting != "" && p.Stop == nil && m.role != ephemeral && k != nil && k.State == Exited:
+		s.State.Waiting = &v1.ContainerStateWaiting{Reason: restartingAll}
+		previous = k
 	case k == nil || k.State == Created || k.State == Unknown || p.hooking(mem):
 		s.State.Waiting = p.waiting(m, n, now)
 		previous = mem.Last
@@ -128,7 +131,8 @@ func (p Pod) startsAgain(m member, k Container) bool {
 // waiting is why a container does not run (behaviour rows 1.3-17, 1.3-18).
 func (p Pod) waiting(m member, n Node, now time.Time) *v1.ContainerStateWaiting {
 	mem := p.Containers[m.Name]
-	if k := mem.Known; k != nil && k.State == Exited && p.Stop == nil {
+	_, creating := p.Doing[Action{Kind: Create, Container: m.Name}.Key()]
+	if k := mem.Known; k != nil && k.State == Exited && p.Stop == nil && !creating {
 		due := mem.Backoff.Due(k.FinishedAt, n.MaxBackoff)
 		if due.After(now) {
 			return &v1.ContainerStateWaiting{Reason: "CrashLoopBackOff",

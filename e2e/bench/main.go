@@ -1,0 +1,187 @@
+// Bench measures the agent beside the bare CRI calls that the same pods cost,
+// and, with -kubelet, beside the real kubelet, each on a private containerd of
+// its own. It prints one table: value, 95 % interval, target, whether it holds.
+//
+// Started in the repository's folder, as root, after hack/install test.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// options are the flags.
+type options struct {
+	samples int           // pods started one after another, containers killed
+	rounds  int           // bursts, restarts of the agent
+	pods    []int         // how many stand idle, ascending
+	idle    time.Duration // how long they are watched
+	only    []string      // sections; empty: all
+	kubelet string        // the kubelet's program; empty: not measured
+}
+
+// burst is how many pods are wanted at once.
+const burst = 30
+
+// sections run in this order: the later ones use the pods that idle leaves.
+var sections = []struct {
+	name string
+	run  func(*bed, context.Context) error
+}{
+	{"serial", (*bed).serial},
+	{"burst", (*bed).bursts},
+	{"idle", (*bed).idle},
+	{"die", (*bed).die},
+	{"recover", (*bed).recover},
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	o, err := parse()
+	if err != nil {
+		return err
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("containers, mounts and cgroups need root: run it with sudo")
+	}
+	dir, err := os.MkdirTemp("", "nodeagent-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	for _, program := range []string{"cmd/nodeagent", "e2e/bench/empty"} {
+		build := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(dir, filepath.Base(program)), "./"+program)
+		if out, err := build.CombinedOutput(); err != nil {
+			return fmt.Errorf("build %s (in the repository's folder?): %w\n%s", program, err, out)
+		}
+	}
+	t := &table{}
+	err = measure(ctx, o, t, agentSubject(dir))
+	if err == nil && o.kubelet != "" {
+		err = measure(ctx, o, t, kubeletSubject(o.kubelet))
+	}
+	t.print(os.Stdout, o)
+	return err
+}
+
+func parse() (options, error) {
+	var o options
+	flag.IntVar(&o.samples, "samples", 60, "pods started one after another, and containers killed")
+	flag.IntVar(&o.rounds, "rounds", 7, "bursts of each kind, and restarts of the agent")
+	flag.DurationVar(&o.idle, "idle", time.Minute, "how long idle pods are watched")
+	flag.StringVar(&o.kubelet, "kubelet", "", "program of a kubelet to measure too")
+	pods := flag.String("pods", "30,100", "how many pods stand idle")
+	only := flag.String("only", "", "sections to run, of serial,burst,idle,die,recover (default all)")
+	flag.Parse()
+	if flag.NArg() > 0 {
+		return o, fmt.Errorf("unexpected argument %q", flag.Arg(0))
+	}
+	if o.samples < 1 || o.rounds < 1 {
+		return o, errors.New("-samples and -rounds must be at least 1")
+	}
+	for _, n := range strings.Split(*pods, ",") {
+		v, err := strconv.Atoi(n)
+		if err != nil || v < 1 || v > 200 {
+			return o, fmt.Errorf("-pods %q: want numbers from 1 to 200", *pods)
+		}
+		o.pods = append(o.pods, v)
+	}
+	slices.Sort(o.pods)
+	for _, name := range strings.FieldsFunc(*only, func(r rune) bool { return r == ',' }) {
+		if !slices.ContainsFunc(sections, func(s struct {
+			name string
+			run  func(*bed, context.Context) error
+		}) bool {
+			return s.name == name
+		}) {
+			return o, fmt.Errorf("-only: no section %q", name)
+		}
+		o.only = append(o.only, name)
+	}
+	return o, nil
+}
+
+// measure runs the sections on a bed of the subject's own, and takes it down.
+func measure(ctx context.Context, o options, t *table, s subject) (err error) {
+	tb := &testbed{}
+	defer func() {
+		if p := recover(); p != nil {
+			if p != tb {
+				panic(p)
+			}
+			err = errors.New(tb.fatal)
+		}
+		tb.failed = tb.failed || err != nil
+		if clean := tb.cleanUp(); err == nil {
+			err = clean
+		}
+	}()
+	b, err := newBed(ctx, tb, o, t, s)
+	if err != nil {
+		return err
+	}
+	for _, section := range sections {
+		if len(o.only) > 0 && !slices.Contains(o.only, section.name) {
+			continue
+		}
+		began := time.Now()
+		if err := section.run(b, ctx); err != nil {
+			return fmt.Errorf("%s of %s: %w", section.name, s.name, err)
+		}
+		tb.Logf("%s: %s took %v", s.name, section.name, time.Since(began).Round(time.Second))
+	}
+	return nil
+}
+
+// testbed lets the lab clean up after itself in a program that is no test.
+type testbed struct {
+	cleanups []func()
+	failed   bool
+	fatal    string
+}
+
+func (t *testbed) Helper()                    {}
+func (t *testbed) Failed() bool               { return t.failed }
+func (t *testbed) Cleanup(f func())           { t.cleanups = append(t.cleanups, f) }
+func (t *testbed) Logf(f string, args ...any) { fmt.Fprintf(os.Stderr, f+"\n", args...) }
+
+func (t *testbed) Errorf(f string, args ...any) {
+	t.failed = true
+	t.Logf(f, args...)
+}
+
+// Fatalf ends measure.
+func (t *testbed) Fatalf(f string, args ...any) {
+	t.failed, t.fatal = true, fmt.Sprintf(f, args...)
+	panic(t)
+}
+
+func (t *testbed) cleanUp() error {
+	before := t.failed
+	for _, f := range slices.Backward(t.cleanups) {
+		f()
+	}
+	if t.failed && !before {
+		return errors.New("the bed left something behind")
+	}
+	return nil
+}
