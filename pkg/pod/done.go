@@ -252,7 +252,7 @@ func (p *Pod) stoppedSandbox(id string) {
 	p.View.Sandboxes = slices.Clone(p.View.Sandboxes)
 	for i := range p.View.Sandboxes {
 		if p.View.Sandboxes[i].ID == id {
-			p.View.Sandboxes[i].Ready = false
+			p.View.Sandboxes[i].Ready, p.View.Sandboxes[i].Stopped = false, true
 		}
 	}
 }

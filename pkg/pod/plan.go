@@ -213,10 +213,10 @@ func (l *planner) clear(old []Sandbox) bool {
 				l.kill(c, "Pod sandbox changed, it will be killed and re-created.", specGrace(l.Spec))
 			}
 		}
-		if quiet && s.Ready {
+		if quiet && !s.Stopped {
 			l.do(Action{Kind: StopSandbox, ID: s.ID, Why: "another sandbox takes its place"})
 		}
-		done = done && quiet && !s.Ready
+		done = done && quiet && s.Stopped
 	}
 	if !done {
 		l.wait("an old sandbox is being stopped")

@@ -110,6 +110,9 @@ type Sandbox struct {
 	HostNetwork bool
 	IPs         []string
 	CreatedAt   time.Time
+	// Stopped says that we stopped it. One that went down by itself still holds
+	// its network until then.
+	Stopped bool
 }
 
 // State of a container instance, as CRI knows it.

@@ -20,6 +20,9 @@ func (p Pod) see(v View, at time.Time) Pod {
 			v.Sandboxes[i].IPs = p.addressesOf(s.ID)
 		}
 	}
+	for i := range v.Sandboxes {
+		v.Sandboxes[i].keep(p.View.Sandboxes)
+	}
 	p.View = v
 	for _, c := range slices.Backward(v.Containers) {
 		p.instance(c, at)
@@ -42,6 +45,20 @@ func (p Pod) addressesOf(id string) []string {
 		}
 	}
 	return nil
+}
+
+// keep carries over what the runtime does not tell of a sandbox that is down:
+// that we stopped it, and its addresses (behaviour row 1.3-16).
+func (s *Sandbox) keep(before []Sandbox) {
+	for _, old := range before {
+		if old.ID != s.ID || s.Ready {
+			continue
+		}
+		s.Stopped = old.Stopped
+		if len(s.IPs) == 0 {
+			s.IPs = old.IPs
+		}
+	}
 }
 
 func has(v View, id string) bool {

@@ -88,7 +88,7 @@ func (l *planner) ended() bool {
 	}
 	down := true
 	for _, s := range l.View.Sandboxes {
-		if s.Ready {
+		if !s.Stopped {
 			down = false
 			l.do(Action{Kind: StopSandbox, ID: s.ID, Why: "the pod is to end"})
 		}
@@ -194,7 +194,7 @@ func (l *planner) sweep() {
 		}
 	}
 	for i, s := range l.View.Sandboxes {
-		if !s.Ready && !inUse[s.ID] && (i > 0 || unwanted) {
+		if s.Stopped && !inUse[s.ID] && (i > 0 || unwanted) {
 			l.do(Action{Kind: RemoveSandbox, ID: s.ID, Why: "it is down and empty"})
 		}
 	}

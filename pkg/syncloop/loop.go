@@ -103,9 +103,7 @@ func (l *Loop) Run(ctx context.Context, updates <-chan source.Update) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case u := <-updates:
-			l.mu.Lock()
-			l.merge = l.merge.With(u)
-			l.mu.Unlock()
+			l.take(u)
 			l.reconcile(ctx)
 		case <-l.mail.ready:
 			for _, m := range l.mail.take() {
@@ -116,6 +114,20 @@ func (l *Loop) Run(ctx context.Context, updates <-chan source.Update) error {
 					l.drop(ctx, types.UID(m))
 				}
 			}
+		}
+	}
+}
+
+// take merges what a source wants now. Pods that are ignored for another's
+// sake are told once.
+func (l *Loop) take(u source.Update) {
+	before := l.merge.Conflicts()
+	l.mu.Lock()
+	l.merge = l.merge.With(u)
+	l.mu.Unlock()
+	for _, c := range l.merge.Conflicts() {
+		if !slices.Contains(before, c) {
+			l.Log.Error("pod is not taken", "origin", c.Origin, "pod", c.Pod, "field", c.Field, "problem", c.Message)
 		}
 	}
 }
