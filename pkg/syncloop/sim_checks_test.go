@@ -16,6 +16,7 @@ import (
 // with world.mu held.
 type checks struct {
 	world    *world
+	owners   map[types.UID]*actor
 	phases   map[types.UID]v1.PodPhase
 	restarts map[types.UID]map[string]int32
 	backoff  map[string]delay // by UID/container
@@ -32,7 +33,7 @@ type delay struct {
 }
 
 func newChecks(w *world) *checks {
-	return &checks{world: w, phases: map[types.UID]v1.PodPhase{}, restarts: map[types.UID]map[string]int32{},
+	return &checks{world: w, owners: map[types.UID]*actor{}, phases: map[types.UID]v1.PodPhase{}, restarts: map[types.UID]map[string]int32{},
 		backoff: map[string]delay{}, began: map[string]int{}, hooked: map[string]bool{}, starter: map[string]int{}}
 }
 
@@ -123,6 +124,12 @@ func (k *checks) values() {
 	for _, a := range k.world.agent.loop.all() {
 		p := a.now.Load()
 		uid := p.UID()
+		if o := k.owners[uid]; o != nil && o != a {
+			// The pod was forgotten, and is wanted again.
+			delete(k.phases, uid)
+			delete(k.restarts, uid)
+		}
+		k.owners[uid] = a
 		if old := k.phases[uid]; pod.IsTerminal(old) && p.Phase != old {
 			k.world.violated("phase of %s went from %s to %s", uid, old, p.Phase)
 		}
@@ -139,23 +146,20 @@ func (k *checks) values() {
 	}
 }
 
-// forget the pod: nothing is left of it, and another may begin in its place.
-func (k *checks) forget(uid types.UID) {
-	delete(k.phases, uid)
-	delete(k.restarts, uid)
-}
-
 // begin takes in what an agent that starts can know.
 func (k *checks) begin(records map[types.UID]pod.Record) {
 	k.phases, k.backoff = map[types.UID]v1.PodPhase{}, map[string]delay{}
+	clear(k.owners)
 	for uid, r := range records {
 		k.phases[uid] = r.Phase
 		for name, c := range r.Containers {
 			k.backoff[string(uid)+"/"+name] = delay{c.Backoff.Delay, c.Backoff.At}
 		}
 	}
-	for uid := range k.world.disk.lost {
-		delete(k.restarts, uid)
+	for uid := range k.restarts {
+		if _, known := records[uid]; !known || k.world.disk.lost[uid] {
+			delete(k.restarts, uid)
+		}
 	}
 }
 

@@ -201,10 +201,7 @@ func (a *agent) LoggedRestarts(_, _ string, uid types.UID) (out map[string]int32
 }
 
 func (a *agent) RemoveLogs(_ context.Context, _, _ string, uid types.UID) error {
-	a.world.locked(func() {
-		delete(a.world.runtime.logs, uid)
-		a.world.checks.forget(uid)
-	})
+	a.world.locked(func() { delete(a.world.runtime.logs, uid) })
 	return nil
 }
 

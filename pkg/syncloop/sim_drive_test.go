@@ -160,7 +160,7 @@ func (w *world) meddle(r *rand.Rand, add func(time.Duration, func()), at time.Du
 func (w *world) faults(r *rand.Rand, add func(time.Duration, func()), calm time.Duration) {
 	m := w.runtime
 	last := time.Duration(0)
-	for range r.IntN(3) {
+	for n := r.IntN(3); n > 0 && last < calm; n-- {
 		at := between(r, last, calm)
 		last = at + between(r, 100*time.Millisecond, 40*time.Second)
 		dies := chance(r, 30)
