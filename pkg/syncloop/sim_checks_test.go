@@ -1,7 +1,9 @@
 package syncloop
 
 import (
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -128,6 +130,7 @@ func (k *checks) values() {
 			// The pod was forgotten, and is wanted again.
 			delete(k.phases, uid)
 			delete(k.restarts, uid)
+			maps.DeleteFunc(k.backoff, func(key string, _ delay) bool { return strings.HasPrefix(key, string(uid)+"/") })
 		}
 		k.owners[uid] = a
 		if old := k.phases[uid]; pod.IsTerminal(old) && p.Phase != old {
@@ -211,6 +214,10 @@ func (k *checks) respects(p *v1.Pod, r cri.CreateRequest) {
 	}
 	key := string(p.UID) + "/" + r.Container
 	b := k.backoff[key]
+	if last != nil && last.Hash != cri.Hash(pod.FindContainer(p, r.Container)) {
+		k.backoff[key] = delay{} // another definition begins anew
+		return
+	}
 	if last == nil || last.State != pod.Exited || !b.through.Before(last.FinishedAt) {
 		return
 	}

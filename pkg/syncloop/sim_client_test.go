@@ -88,7 +88,7 @@ func (a *agent) Events(ctx context.Context, changed func(types.UID)) error {
 func (a *agent) Pull(ctx context.Context, p *v1.Pod, container string) (ref string, pulled bool, message string, err error) {
 	image := pod.FindContainer(p, container).Image
 	defer a.once("pull " + string(p.UID) + "/" + container)()
-	err = a.do(ctx, call{doing: fmt.Sprintf("pull %s for %s/%s", image, p.UID, container), reason: cri.ReasonPull, limit: time.Hour,
+	err = a.do(ctx, call{doing: fmt.Sprintf("pull %s for %s/%s", image, p.UID, container), reason: cri.ReasonPull, limit: 5 * time.Minute,
 		work: func(string) (<-chan struct{}, error) {
 			if strings.Contains(image, "missing") {
 				return nil, status.Error(codes.NotFound, "no such image")

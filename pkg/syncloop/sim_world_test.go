@@ -97,13 +97,12 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// wanted are the pods that the sources want now, by UID.
+// wanted are the pods that the sources want now, by UID: of two of one name in
+// one source only one.
 func (w *world) wanted() map[types.UID]*v1.Pod {
 	out := map[types.UID]*v1.Pod{}
-	for _, s := range w.sources {
-		for _, d := range s.now {
-			out[d.Pod.UID] = d.Pod
-		}
+	for _, d := range w.agent.loop.merge.Pods() {
+		out[d.Pod.UID] = d.Pod
 	}
 	return out
 }
