@@ -287,9 +287,10 @@ func (l *planner) startNow(m member) bool {
 }
 
 // save plans to write the record when the durable part has changed. The first
-// record is the grant, which the ledger writes.
+// record is the grant, which the ledger writes; the last comes before the pod
+// is erased.
 func (l *planner) save() {
-	if l.Setup.Erased || l.Setup.Recorded == nil {
+	if l.Setup.Recorded == nil || l.Stop != nil && l.Stop.Unwanted && l.Setup.Released {
 		return
 	}
 	if want := l.Record(); !want.equal(*l.Setup.Recorded) {

@@ -103,7 +103,7 @@ func (p *Pod) exited(c Container, at time.Time) {
 	p.noteRestartAll(m, c, at)
 	due := p.Containers[c.Name].Backoff.Due(c.FinishedAt, 0)
 	if p.Stop == nil && restartable(p.Spec, m, c.ExitCode) && due.After(at) {
-		p.note(at, true, "BackOff", c.Name, "Back-off restarting failed container %s in pod %s", c.Name, p.Spec.Name)
+		p.note(at, true, "BackOff", c.Name, "Back-off restarting failed container %s in pod %s", c.Name, p.title())
 	}
 }
 
