@@ -81,14 +81,18 @@ func (p Pod) containersReady(s v1.PodStatus) v1.PodCondition {
 // gates are the readiness gates that somebody else has not yet opened.
 func (p Pod) gates() (missing []string) {
 	for _, g := range p.Spec.Spec.ReadinessGates {
-		state := "does not exist"
+		why := fmt.Sprintf("corresponding condition of pod readiness gate %q does not exist.", g.ConditionType)
 		for _, c := range p.Spec.Status.Conditions {
-			if c.Type == g.ConditionType {
-				state = fmt.Sprintf("is %s", c.Status)
+			switch {
+			case c.Type != g.ConditionType:
+			case c.Status == v1.ConditionTrue:
+				why = ""
+			default:
+				why = fmt.Sprintf("the status of pod readiness gate %q is not \"True\", but %v", g.ConditionType, c.Status)
 			}
 		}
-		if state != "is True" {
-			missing = append(missing, fmt.Sprintf("the status of pod readiness gate %q %s", g.ConditionType, state))
+		if why != "" {
+			missing = append(missing, why)
 		}
 	}
 	return missing
@@ -101,8 +105,10 @@ func (p Pod) initializedCondition(s v1.PodStatus) v1.PodCondition {
 		c.Reason = "PodCompleted"
 		return c
 	}
-	if p.mainsBegan() {
-		return c
+	for _, m := range mains(p.Spec) {
+		if p.Containers[m.Name].Ran {
+			return c // though init containers run anew in another sandbox
+		}
 	}
 	var unready []string
 	for _, m := range inits(p.Spec) {

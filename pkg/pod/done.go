@@ -2,6 +2,7 @@ package pod
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -96,7 +97,7 @@ func (p *Pod) failed(e Done) {
 				m.Instance = begun(p.Spec, a.Container, a.ID)
 			}
 		})
-		p.note(e.At, true, "Failed", a.Container, "%s", prefix(f.Reason, f.Message))
+		p.noteFailure(e.At, a, f)
 	case PostStart:
 		p.remember(a.Container, func(m *Memory) {
 			if m.Instance.ID != a.ID {
@@ -118,6 +119,34 @@ func (p *Pod) failed(e Done) {
 			p.note(e.At, true, reason, a.Container, "%s", f.Message)
 		}
 	}
+}
+
+// noteFailure tells people of a failed pull, create or start (behaviour rows
+// 1.10-2, 1.10-3). Messages name the container, not its ID, so that the same
+// failure of the next instance counts as the same (row 1.5-11).
+func (p *Pod) noteFailure(at time.Time, a Action, f Failure) {
+	switch {
+	case a.Kind != Pull:
+		message := f.Message
+		if a.Kind == Start {
+			message = strings.ReplaceAll(message, a.ID, a.Container)
+		}
+		p.note(at, true, "Failed", a.Container, "Error: %s", message)
+		return
+	case f.Reason == neverPull:
+		p.note(at, true, neverPull, a.Container, "%s", f.Message)
+	case fetching(f.Reason):
+		p.note(at, true, "Failed", a.Container, "Failed to pull image %q: %s", a.Image, f.Message)
+		p.note(at, false, "BackOff", a.Container, "Back-off pulling image %q", a.Image)
+	default:
+		p.note(at, true, "InspectFailed", a.Container, "%s", f.Message)
+	}
+	p.note(at, true, "Failed", a.Container, "Error: %s", f.Reason)
+}
+
+// fetching says that the reason is one of a registry that was asked.
+func fetching(reason string) bool {
+	return reason == "ErrImagePull" || reason == "RegistryUnavailable" || reason == "SignatureValidationFailed"
 }
 
 // stepReasons are what people are told when a step of the pod fails

@@ -2,6 +2,7 @@ package pod
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -43,9 +44,10 @@ type planner struct {
 	waits   []string
 }
 
-// do plans an action, unless it is in flight or waits for its retry.
+// do plans an action, unless it is planned, in flight or waits for its retry.
 func (l *planner) do(a Action) {
-	if _, busy := l.Doing[a.Key()]; busy {
+	same := func(o Action) bool { return o.Key() == a.Key() }
+	if _, busy := l.Doing[a.Key()]; busy || slices.ContainsFunc(l.actions, same) {
 		return
 	}
 	if f, failed := l.Setup.Failures[a.failureKey()]; failed && f.Retry.After(l.now) {

@@ -11,6 +11,7 @@
 package pod
 
 import (
+	"fmt"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -297,3 +298,8 @@ type Node struct {
 
 // UID of the pod.
 func (p Pod) UID() types.UID { return p.Spec.UID }
+
+// title is how messages name the pod.
+func (p Pod) title() string {
+	return fmt.Sprintf("%s_%s(%s)", p.Spec.Name, p.Spec.Namespace, p.Spec.UID)
+}

@@ -108,11 +108,11 @@ func (p Pod) containerStatus(m member, n Node, now time.Time) v1.ContainerStatus
 		s.State.Waiting = p.waiting(m, n, now)
 		previous = k
 	default:
-		s.State.Terminated = terminated(n, *k)
+		s.State.Terminated = p.terminated(n, *k)
 		previous = mem.Last
 	}
 	if previous != nil && previous.State == Exited {
-		s.LastTerminationState.Terminated = terminated(n, *previous)
+		s.LastTerminationState.Terminated = p.terminated(n, *previous)
 	}
 	started := p.isStarted(m)
 	s.Started = &started
@@ -136,18 +136,18 @@ func (p Pod) waiting(m member, n Node, now time.Time) *v1.ContainerStateWaiting 
 		due := mem.Backoff.Due(k.FinishedAt, n.MaxBackoff)
 		if due.After(now) {
 			return &v1.ContainerStateWaiting{Reason: "CrashLoopBackOff",
-				Message: fmt.Sprintf("back-off %s restarting failed container=%s pod=%s_%s(%s)", due.Sub(k.FinishedAt), m.Name, p.Spec.Name, p.Spec.Namespace, p.Spec.UID)}
+				Message: fmt.Sprintf("back-off %s restarting failed container=%s pod=%s", due.Sub(k.FinishedAt), m.Name, p.title())}
 		}
 	}
 	if f := mem.Failure; f != nil && f.Reason != "" {
 		w := &v1.ContainerStateWaiting{Reason: f.Reason, Message: f.Message}
-		if f.Reason == "ErrImagePull" && f.Tries > 1 && f.Retry.After(now) {
+		if fetching(f.Reason) && f.Tries > 1 && f.Retry.After(now) {
 			w.Reason = "ImagePullBackOff"
-			w.Message = fmt.Sprintf("Back-off pulling image %q: ErrImagePull: %s", m.Image, f.Message)
+			w.Message = fmt.Sprintf("Back-off pulling image %q: %s", m.Image, prefix(f.Reason, f.Message))
 		}
 		return w
 	}
-	if len(p.Spec.Spec.InitContainers) > 0 && !p.mainsBegan() {
+	if len(p.Spec.Spec.InitContainers) > 0 {
 		return &v1.ContainerStateWaiting{Reason: "PodInitializing"}
 	}
 	return &v1.ContainerStateWaiting{Reason: "ContainerCreating"}
@@ -160,9 +160,14 @@ func containerID(n Node, id string) string {
 	return n.RuntimeName + "://" + id
 }
 
-func terminated(n Node, c Container) *v1.ContainerStateTerminated {
+// maxMessages is what the messages of a pod's containers may have together, in
+// bytes (behaviour row 1.3-28).
+const maxMessages = 12 << 10
+
+func (p Pod) terminated(n Node, c Container) *v1.ContainerStateTerminated {
+	share := maxMessages / len(members(p.Spec))
 	return &v1.ContainerStateTerminated{
-		ExitCode: c.ExitCode, Reason: c.Reason, Message: c.Message,
+		ExitCode: c.ExitCode, Reason: c.Reason, Message: strings.ToValidUTF8(c.Message[:min(len(c.Message), share)], ""),
 		StartedAt: seconds(c.StartedAt), FinishedAt: seconds(c.FinishedAt),
 		ContainerID: containerID(n, c.ID),
 	}
@@ -172,10 +177,10 @@ func terminated(n Node, c Container) *v1.ContainerStateTerminated {
 func seconds(t time.Time) metav1.Time { return metav1.NewTime(t.Truncate(time.Second)) }
 
 // hooking says that the newest instance runs, but its postStart hook has not
-// ended: the world is told that it is still being created.
+// ended, or has failed: the world is told that it is not up yet.
 func (p Pod) hooking(mem Memory) bool {
 	return p.Stop == nil && mem.Known != nil && mem.Known.State == Running &&
-		mem.Instance.ID == mem.Known.ID && mem.Instance.PostStart == HookPending
+		mem.Instance.ID == mem.Known.ID && mem.Instance.PostStart != HookDone
 }
 
 // isStarted says that the container runs, its postStart hook has ended and it

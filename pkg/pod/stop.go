@@ -102,7 +102,8 @@ func (l *planner) ended() bool {
 }
 
 // killAll ends every container, the sidecars after all others and in reverse
-// order (behaviour row 1.5-10). It says whether any is left.
+// order; their preStop hooks run at once, and nobody waits beyond the grace
+// (behaviour rows 1.5-9, 1.5-10). It says whether any is left.
 func (l *planner) killAll() bool {
 	var turns [][]Container
 	for _, c := range l.View.Containers {
@@ -120,16 +121,23 @@ func (l *planner) killAll() bool {
 		}
 		turns[turn] = append(turns[turn], c)
 	}
+	deadline := l.Stop.At.Add(l.Stop.Grace)
+	left := false
 	for _, turn := range turns {
+		waits := left && deadline.After(l.now) // for those of an earlier turn
 		for _, c := range turn {
-			l.kill(c, "Stopping container "+c.Name, l.Stop.At.Add(l.Stop.Grace).Sub(l.killedAt(c)))
+			why := "Stopping container " + c.Name
+			if waits {
+				l.preStop(c, why, deadline)
+				l.wakeAt(deadline)
+				continue
+			}
+			l.kill(c, why, deadline.Sub(l.killedAt(c)))
 			l.wait("container %s is being stopped", c.Name)
 		}
-		if len(turn) > 0 {
-			return true
-		}
+		left = left || len(turn) > 0
 	}
-	return false
+	return left
 }
 
 // killedAt is when the end of the instance was begun; now, if it was not.
