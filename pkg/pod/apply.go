@@ -261,6 +261,11 @@ func (p Pod) settle(at time.Time) Pod {
 	if p.Stop == nil && p.finished() {
 		p.Stop = &Stop{At: at, Grace: specGrace(p.Spec)}
 	}
+	if p.Stop == nil && p.stranded() {
+		p.Stop = &Stop{At: at, Grace: specGrace(p.Spec), Phase: v1.PodFailed, Reason: "SandboxLost",
+			Message: "The pod's sandbox is gone, and by its restart policy it is not begun a second time"}
+		p.note(at, true, p.Stop.Reason, "", "%s", p.Stop.Message)
+	}
 	if !IsTerminal(p.Phase) {
 		p.Phase = p.phase()
 	}
@@ -296,6 +301,22 @@ func (p Pod) finished() bool {
 		}
 	}
 	return true
+}
+
+// stranded says that the pod cannot go on: it lost its sandbox, and a pod that
+// never restarts gets no second one (behaviour row 1.4-3).
+func (p Pod) stranded() bool {
+	return p.Spec.Spec.RestartPolicy == v1.RestartPolicyNever && !p.Stale && !p.sandboxUsable() && p.everStarted()
+}
+
+// everStarted says whether any container of the pod was ever started.
+func (p Pod) everStarted() bool {
+	for _, m := range members(p.Spec) {
+		if p.Containers[m.Name].Ran {
+			return true
+		}
+	}
+	return false
 }
 
 // again says that another instance follows the ended one: because the spec

@@ -205,10 +205,18 @@ func (w *world) completed(p pod.Pod, name string) bool {
 	if m.Known != nil && m.Known.State == pod.Exited && m.Known.ExitCode == 0 {
 		return true
 	}
-	for _, c := range p.Spec.Spec.Containers {
-		if p.Containers[c.Name].Ran {
-			return true
+	return w.followed(p, name)
+}
+
+// followed says that a container behind the init container was made in the
+// newest sandbox, which proves that it succeeded.
+func (w *world) followed(p pod.Pod, name string) bool {
+	behind := false
+	for _, c := range append(p.Spec.Spec.InitContainers, p.Spec.Spec.Containers...) {
+		if k := p.Containers[c.Name].Known; behind && k != nil && len(p.View.Sandboxes) > 0 && k.SandboxID == p.View.Sandboxes[0].ID {
+			return pod.Completes(p.Spec, name)
 		}
+		behind = behind || c.Name == name
 	}
 	return false
 }
@@ -227,7 +235,7 @@ func (w *world) late(p pod.Pod, spec v1.Container) string {
 	}
 	known := p.Containers[spec.Name].Known
 	switch {
-	case newest == nil && known != nil && known.State == pod.Exited:
+	case newest == nil && (known != nil && known.State == pod.Exited || w.followed(p, spec.Name)):
 		return ""
 	case newest == nil:
 		return "container " + spec.Name + " was never made"
