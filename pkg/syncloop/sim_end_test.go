@@ -2,6 +2,7 @@ package syncloop
 
 import (
 	"fmt"
+	"testing/synctest"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -23,6 +24,7 @@ func (w *world) settle() {
 	var amiss []string
 	for time.Now().Before(until) {
 		time.Sleep(5 * time.Second)
+		synctest.Wait()
 		w.locked(func() { w.checks.all(); amiss = w.amiss() })
 		if len(amiss) == 0 || len(w.wrong) > 0 {
 			break
@@ -51,6 +53,7 @@ func (w *world) rest() {
 		}
 	})
 	time.Sleep(idle)
+	synctest.Wait()
 	w.locked(func() {
 		// An audit makes two calls: each minute with events, each 5 s without.
 		audits := 2 * (int(idle/auditPeriod) + 1)
@@ -144,13 +147,13 @@ func (w *world) unwell(p pod.Pod, spec *v1.Pod) string {
 	switch {
 	case p.Verdict.State == pod.Refused:
 		return w.ended(p)
-	case p.Verdict.State == pod.Waiting:
-		return w.queued(p)
 	case pod.IsTerminal(p.Phase):
 		if why := w.wronglyEnded(p); why != "" {
 			return why
 		}
 		return w.ended(p)
+	case p.Verdict.State == pod.Waiting:
+		return w.queued(p)
 	case p.Stop != nil:
 		return "is being ended"
 	}
@@ -158,7 +161,7 @@ func (w *world) unwell(p pod.Pod, spec *v1.Pod) string {
 		if why := w.late(p, c); why != "" {
 			return why
 		}
-		if pod.Completes(spec, c.Name) && !w.completed(p, c.Name) || c.Image == "missing" && isSidecar(c) {
+		if pod.Completes(spec, c.Name) && !w.completed(p, c.Name) || isSidecar(c) && failsHook(c) {
 			return "" // those behind it wait
 		}
 	}
@@ -242,6 +245,8 @@ func (w *world) late(p pod.Pod, spec v1.Container) string {
 	case newest.Image != spec.Image && newest.State == pod.Running:
 		return "container " + spec.Name + " is of an older definition"
 	case newest.State == pod.Running:
+		return ""
+	case newest.State == pod.Created && time.Since(newest.CreatedAt) < time.Minute:
 		return ""
 	case newest.State == pod.Created:
 		return "container " + spec.Name + " is not started"
