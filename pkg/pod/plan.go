@@ -169,6 +169,12 @@ func (l *planner) sandbox() bool {
 	if _, ok := l.current(); ok {
 		return l.clear(l.View.Sandboxes[1:])
 	}
+	if l.Spec.Spec.RestartPolicy == v1.RestartPolicyNever && l.everStarted() {
+		// Such a pod is never begun a second time (behaviour row 1.4-3).
+		l.wait("the sandbox is gone and the pod must not start again")
+		l.clear(l.View.Sandboxes)
+		return false
+	}
 	if !l.clear(l.View.Sandboxes) {
 		return false
 	}
@@ -183,6 +189,16 @@ func (l *planner) sandbox() bool {
 			attempt = l.View.Sandboxes[0].Attempt + 1
 		}
 		l.do(Action{Kind: RunSandbox, Attempt: attempt, Why: "no usable sandbox"})
+	}
+	return false
+}
+
+// everStarted says whether any container of the pod was ever started.
+func (p Pod) everStarted() bool {
+	for _, m := range members(p.Spec) {
+		if p.Containers[m.Name].Ran {
+			return true
+		}
 	}
 	return false
 }
