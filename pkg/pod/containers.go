@@ -147,6 +147,9 @@ func (l *planner) attempt(mem Memory) uint32 {
 // whose start has failed, gives way to the next.
 func (l *planner) start(m member, c Container) {
 	mem := l.Containers[m.Name]
+	if l.inFlight(Start, c.ID) || l.inFlight(Remove, c.ID) {
+		return // what comes next depends on how it ends
+	}
 	if l.changed(c) || (mem.Failure != nil && mem.Failure.Reason == startFailed) {
 		l.do(Action{Kind: Remove, Container: m.Name, ID: c.ID, Why: "it was created but will not be started"})
 		return

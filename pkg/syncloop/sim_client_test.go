@@ -126,6 +126,9 @@ func (a *agent) Create(ctx context.Context, p *v1.Pod, r cri.CreateRequest) (c p
 			}
 			return nil, err
 		}})
+	if err == nil {
+		a.world.locked(func() { a.world.checks.maker[c.ID] = a.number })
+	}
 	return c, err
 }
 
@@ -141,7 +144,10 @@ func (a *agent) Start(ctx context.Context, p *v1.Pod, c pod.Container) (started 
 			return nil, err
 		}})
 	if err == nil {
-		a.world.locked(func() { a.world.checks.starter[c.ID] = a.number })
+		a.world.locked(func() {
+			k := a.world.checks
+			k.sure[c.ID] = k.maker[c.ID] == a.number
+		})
 	}
 	return started, err
 }

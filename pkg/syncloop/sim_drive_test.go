@@ -217,7 +217,9 @@ func (w *world) run() {
 		w.say("no more faults")
 		w.quiet = true
 	})
-	w.settle()
+	if len(w.wrong) == 0 {
+		w.settle()
+	}
 	w.stopAgent(false)
 }
 

@@ -242,13 +242,11 @@ func (m *machine) found() map[types.UID]cri.Found {
 	return out
 }
 
-// alive are the IDs of what runs, by pod.
+// alive are the IDs of what runs, by pod; none for a pod that is but left.
 func (m *machine) alive() map[types.UID][]string {
 	out := map[types.UID][]string{}
 	for uid, f := range m.found() {
-		if ids := living(f.View); len(ids) > 0 {
-			out[uid] = ids
-		}
+		out[uid] = living(f.View)
 	}
 	return out
 }
