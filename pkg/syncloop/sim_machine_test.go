@@ -42,8 +42,10 @@ type container struct {
 	pod.Container
 	pod   *v1.Pod
 	life  life
-	timer *time.Timer   // its own end
-	ended chan struct{} // closed when it has ended
+	timer *time.Timer // its own end
+	// starting counts the start calls that the runtime is at.
+	starting int
+	ended    chan struct{} // closed when it has ended
 }
 
 func newMachine(w *world) *machine {
