@@ -2,6 +2,7 @@ package pod
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -43,9 +44,10 @@ type planner struct {
 	waits   []string
 }
 
-// do plans an action, unless it is in flight or waits for its retry.
+// do plans an action, unless it is planned, in flight or waits for its retry.
 func (l *planner) do(a Action) {
-	if _, busy := l.Doing[a.Key()]; busy {
+	same := func(o Action) bool { return o.Key() == a.Key() }
+	if _, busy := l.Doing[a.Key()]; busy || slices.ContainsFunc(l.actions, same) {
 		return
 	}
 	if f, failed := l.Setup.Failures[a.failureKey()]; failed && f.Retry.After(l.now) {
@@ -285,9 +287,10 @@ func (l *planner) startNow(m member) bool {
 }
 
 // save plans to write the record when the durable part has changed. The first
-// record is the grant, which the ledger writes.
+// record is the grant, which the ledger writes; the last comes before the pod
+// is erased.
 func (l *planner) save() {
-	if l.Setup.Erased || l.Setup.Recorded == nil {
+	if l.Setup.Recorded == nil || l.Stop != nil && l.Stop.Unwanted && l.Setup.Released {
 		return
 	}
 	if want := l.Record(); !want.equal(*l.Setup.Recorded) {

@@ -40,6 +40,7 @@ type random struct {
 var randomPods = [][]string{
 	{"main a"},
 	{"main a poststart prestop liveness readiness", "main b startup"},
+	{"init i", "sidecar s", "main a rules=In:1!all", "main b prestop", "debug d"},
 	{"init i", "sidecar s startup", "init j", "main a policy=Never", "main b rules=In:1"},
 	{"sidecar s poststart prestop", "sidecar u", "main a", "debug d"},
 }

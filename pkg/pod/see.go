@@ -15,11 +15,6 @@ func (p Pod) see(v View, at time.Time) Pod {
 	slices.SortStableFunc(v.Containers, func(a, b Container) int {
 		return cmp.Or(b.CreatedAt.Compare(a.CreatedAt), cmp.Compare(b.Attempt, a.Attempt))
 	})
-	for i, s := range v.Sandboxes {
-		if !s.Ready && len(s.IPs) == 0 {
-			v.Sandboxes[i].IPs = p.addressesOf(s.ID)
-		}
-	}
 	for i := range v.Sandboxes {
 		v.Sandboxes[i].keep(p.View.Sandboxes)
 	}
@@ -34,17 +29,6 @@ func (p Pod) see(v View, at time.Time) Pod {
 		p.lose(name, *m.Known, at)
 	}
 	return p
-}
-
-// addressesOf are the addresses that the sandbox was last known to have: the
-// runtime forgets those of one that has stopped, the world must not (row 1.3-16).
-func (p Pod) addressesOf(id string) []string {
-	for _, s := range p.View.Sandboxes {
-		if s.ID == id {
-			return s.IPs
-		}
-	}
-	return nil
 }
 
 // keep carries over what the runtime does not tell of a sandbox that is down:

@@ -44,6 +44,8 @@ func (l *planner) stop() {
 	}
 	switch {
 	case !l.Stop.Unwanted:
+	case l.busy(Save):
+		l.wait("the record is being written, to be erased")
 	case !l.Setup.Erased:
 		l.do(Action{Kind: Erase, Why: "no source wants the pod"})
 	default:

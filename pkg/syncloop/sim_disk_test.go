@@ -1,0 +1,201 @@
+package syncloop
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/nodeagent/nodeagent/pkg/pod"
+)
+
+// disk is what the machine keeps beside the runtime: folders, mounts, cgroups
+// and the agent's records. All is guarded by world.mu.
+type disk struct {
+	world   *world
+	folders map[types.UID]bool
+	mounts  map[types.UID]bool
+	cgroups map[types.UID]bool
+	records map[string][]byte
+	// last is the record written last, and what it said before.
+	last   string
+	before []byte
+	lost   map[types.UID]bool // pods of which a record was lost
+}
+
+func newDisk(w *world) *disk {
+	return &disk{world: w, folders: map[types.UID]bool{}, mounts: map[types.UID]bool{}, cgroups: map[types.UID]bool{},
+		records: map[string][]byte{}, lost: map[types.UID]bool{}}
+}
+
+// touch is one operation on the disk: it takes its time and may fail, and is
+// never done after the agent was killed.
+func (a *agent) touch(ctx context.Context, what string, f func()) error {
+	var wait time.Duration
+	var err error
+	a.world.locked(func() {
+		d := a.world.dice("disk %s", what)
+		wait = between(d, 100*time.Microsecond, 5*time.Millisecond)
+		if !a.world.quiet && chance(d, 3) {
+			wait = between(d, time.Second, 10*time.Second)
+		}
+		if !a.world.quiet && chance(d, 4) {
+			err = errors.New("injected: no space left on device")
+		}
+	})
+	if sleep(ctx, wait) != nil {
+		return ctx.Err()
+	}
+	a.world.locked(func() {
+		if a.isDead() {
+			err = errors.New("dead")
+			return
+		}
+		if err == nil {
+			f()
+		}
+		a.world.say("agent %d: %s: %v", a.number, what, err)
+		a.world.checks.all()
+	})
+	return err
+}
+
+func (a *agent) Prepare(p *v1.Pod) error {
+	return a.touch(context.Background(), "prepare "+string(p.UID), func() { a.world.disk.folders[p.UID] = true })
+}
+
+func (a *agent) Mount(ctx context.Context, p *v1.Pod) (map[string]string, error) {
+	defer a.once("mount " + string(p.UID))()
+	return nil, a.touch(ctx, "mount "+string(p.UID), func() {
+		if !a.world.disk.folders[p.UID] {
+			a.world.violated("volumes of %s are mounted before its folder is there", p.UID)
+		}
+		a.world.disk.mounts[p.UID] = true
+	})
+}
+
+func (a *agent) Unmount(ctx context.Context, uid types.UID) error {
+	defer a.once("unmount " + string(uid))()
+	return a.touch(ctx, "unmount "+string(uid), func() {
+		a.world.checks.unmounting(uid)
+		delete(a.world.disk.mounts, uid)
+	})
+}
+
+func (a *agent) RemovePod(ctx context.Context, uid types.UID) error {
+	return a.touch(ctx, "remove folder of "+string(uid), func() {
+		if a.world.disk.mounts[uid] {
+			a.world.violated("folder of %s is removed while volumes are mounted", uid)
+		}
+		delete(a.world.disk.folders, uid)
+	})
+}
+
+func (a *agent) PodDirs() (out []types.UID, err error) {
+	a.world.locked(func() { out = slices.Sorted(maps.Keys(a.world.disk.folders)) })
+	return out, nil
+}
+
+// groups are the pods' cgroups, as the loop calls them.
+type groups struct{ *agent }
+
+func (g groups) Create(ctx context.Context, p *v1.Pod) error {
+	return g.touch(ctx, "make cgroup of "+string(p.UID), func() { g.world.disk.cgroups[p.UID] = true })
+}
+
+func (g groups) Remove(ctx context.Context, uid types.UID, _ v1.PodQOSClass) error {
+	return g.touch(ctx, "remove cgroup of "+string(uid), func() { delete(g.world.disk.cgroups, uid) })
+}
+
+func (g groups) UpdateQoS(context.Context, []*v1.Pod) error { return nil }
+
+// records are the agent's records, as the loop calls them.
+type records struct{ *agent }
+
+func (r records) Write(name string, v any) error {
+	defer r.once("write or delete record " + name)()
+	content, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return r.touch(context.Background(), "write record "+name, func() {
+		d := r.world.disk
+		d.last, d.before = name, d.records[name]
+		d.records[name] = content
+	})
+}
+
+func (r records) Delete(name string) error {
+	defer r.once("write or delete record " + name)()
+	return r.touch(context.Background(), "delete record "+name, func() {
+		d := r.world.disk
+		delete(d.records, name)
+		if d.last == name {
+			d.last = ""
+		}
+	})
+}
+
+// lose undoes the last write, as a power cut would.
+func (d *disk) lose() {
+	if d.last == "" {
+		return
+	}
+	d.world.say("disk: the last write of record %s is lost", d.last)
+	d.lost[types.UID(d.last)] = true
+	d.records[d.last] = d.before
+	if d.before == nil {
+		delete(d.records, d.last)
+	}
+	d.last = ""
+}
+
+// known are the records as an agent reads them when it starts.
+func (d *disk) known() map[types.UID]pod.Record {
+	out := map[types.UID]pod.Record{}
+	for name, content := range d.records {
+		var r pod.Record
+		if err := json.Unmarshal(content, &r); err != nil {
+			panic(err)
+		}
+		out[types.UID(name)] = r
+	}
+	return out
+}
+
+// hooks run for as long as their sleep says, fail when it is three, and end with
+// their container.
+type hooks struct{ *agent }
+
+func (h hooks) Run(ctx context.Context, p *v1.Pod, id string, hook *v1.LifecycleHandler) error {
+	seconds := hook.Sleep.Seconds
+	defer h.once(fmt.Sprintf("hook of %d s in %s", seconds, id))()
+	var ended chan struct{}
+	h.world.locked(func() {
+		if c := h.world.runtime.containers[id]; c != nil && c.State == pod.Running {
+			ended = c.ended
+			h.world.say("agent %d: hook of %d s begins in %s", h.number, seconds, id)
+		}
+	})
+	if ended == nil {
+		return errors.New("the container does not run")
+	}
+	defer h.world.locked(func() { h.world.checks.hooked[id] = true })
+	select {
+	case <-time.After(time.Duration(seconds) * time.Second):
+		if seconds == 3 {
+			return errors.New("injected: hook failed")
+		}
+		return nil
+	case <-ended:
+		return errors.New("the container ended")
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

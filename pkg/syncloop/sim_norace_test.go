@@ -1,0 +1,5 @@
+//go:build !race
+
+package syncloop
+
+const raceDetector = false
