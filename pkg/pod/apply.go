@@ -162,8 +162,12 @@ func (p *Pod) end(e Ended) {
 	}
 	stop := *p.Stop
 	stop.Unwanted = stop.Unwanted || e.Unwanted
-	if left := e.At.Add(grace).Sub(stop.At); left < stop.Grace {
-		stop.Grace = max(left, 0)
+	if !stop.Began.IsZero() {
+		grace = max(e.At.Add(grace).Sub(stop.Began), 0)
+	}
+	stop.Grace = min(stop.Grace, grace)
+	if stop.Phase == "" && !IsTerminal(p.Phase) {
+		stop.Phase, stop.Reason, stop.Message = e.Phase, e.Reason, e.Message
 	}
 	p.Stop = &stop
 }
@@ -197,6 +201,11 @@ func (p *Pod) begin(e Begun) {
 	p.Doing = with(p.Doing, a.Key(), Doing{Action: a, Since: e.At, Changes: p.Changes})
 	switch a.Kind {
 	case StopContainer, PreStop:
+		if p.Stop != nil && p.Stop.Began.IsZero() {
+			stop := *p.Stop
+			stop.Began = e.At
+			p.Stop = &stop
+		}
 		p.remember(a.Container, func(m *Memory) {
 			if m.Instance.ID != a.ID {
 				m.Instance = Instance{ID: a.ID, PostStart: HookDone}
@@ -283,6 +292,9 @@ func (p Pod) finished() bool {
 	if p.Setup.Restarting != "" {
 		return false
 	}
+	if p.stranded() {
+		return true
+	}
 	for _, m := range inits(p.Spec) {
 		if k := p.Containers[m.Name].Known; k != nil && m.role == initial && k.State == Exited &&
 			k.ExitCode != 0 && !p.again(m, *k) && !p.mainsBegan() {
@@ -296,6 +308,15 @@ func (p Pod) finished() bool {
 		}
 	}
 	return true
+}
+
+// stranded says that the pod's sandbox is gone, nothing of it runs, and it may
+// not begin a second time (behaviour row 1.4-3): it has failed.
+func (p Pod) stranded() bool {
+	if p.Spec.Spec.RestartPolicy != v1.RestartPolicyNever || p.Stale || p.alive() || len(p.Doing) > 0 {
+		return false
+	}
+	return p.everStarted() && !slices.ContainsFunc(p.View.Sandboxes, func(s Sandbox) bool { return s.Ready })
 }
 
 // again says that another instance follows the ended one: because the spec

@@ -6,6 +6,7 @@ import "time"
 // debug containers at any time, init containers one after another, then the
 // main ones in order.
 func (l *planner) containers() {
+	l.strays()
 	for _, m := range ephemerals(l.Spec) {
 		l.advance(m)
 	}
@@ -17,6 +18,17 @@ func (l *planner) containers() {
 			l.wait("container %s comes next", m.Name)
 			l.prefetch(m)
 			return
+		}
+	}
+}
+
+// strays ends what runs and should not: instances of containers that the spec
+// no longer has, and all but the newest instance of one that it has.
+func (l *planner) strays() {
+	for _, c := range l.View.Containers {
+		known := l.Containers[c.Name].Known
+		if c.State == Running && (!l.wanted(c.Name) || known != nil && known.ID != c.ID) && !l.starting(c.ID) {
+			l.kill(c, "Stopping container "+c.Name+", which is not wanted", specGrace(l.Spec))
 		}
 	}
 }

@@ -194,9 +194,9 @@ func (l *planner) sandbox() bool {
 }
 
 // everStarted says whether any container of the pod was ever started.
-func (l *planner) everStarted() bool {
-	for _, m := range members(l.Spec) {
-		if l.Containers[m.Name].Ran {
+func (p Pod) everStarted() bool {
+	for _, m := range members(p.Spec) {
+		if p.Containers[m.Name].Ran {
 			return true
 		}
 	}

@@ -81,7 +81,10 @@ const (
 // Stop is the decision that a pod ends.
 type Stop struct {
 	At time.Time
-	// Grace is counted from At and only ever shrinks.
+	// Began is when the first step against a container was taken, zero before:
+	// time in which the runtime could not be reached is nobody's grace.
+	Began time.Time
+	// Grace is counted from Began and only ever shrinks.
 	Grace time.Duration
 	// Phase, when set, is the phase the pod ends in, whatever its containers
 	// returned: Failed for a deadline or an eviction.

@@ -121,7 +121,7 @@ func (l *planner) killAll() bool {
 		}
 		turns[turn] = append(turns[turn], c)
 	}
-	deadline := l.Stop.At.Add(l.Stop.Grace)
+	deadline := l.stopDeadline()
 	left := false
 	for _, turn := range turns {
 		waits := left && deadline.After(l.now) // for those of an earlier turn
@@ -138,6 +138,14 @@ func (l *planner) killAll() bool {
 		left = left || len(turn) > 0
 	}
 	return left
+}
+
+// stopDeadline is when the pod's grace ends.
+func (l *planner) stopDeadline() time.Time {
+	if l.Stop.Began.IsZero() {
+		return l.now.Add(l.Stop.Grace)
+	}
+	return l.Stop.Began.Add(l.Stop.Grace)
 }
 
 // killedAt is when the end of the instance was begun; now, if it was not.
