@@ -3,8 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
+
+	"github.com/nodeagent/nodeagent/pkg/local"
 )
 
 // serial starts and ends pods one after another, bare and agent in turns.
@@ -26,8 +30,10 @@ func (b *bed) serial(ctx context.Context) error {
 
 // serialSamples are in milliseconds.
 type serialSamples struct {
-	bareStart, bareCreate, bareStop, bareGone []float64
-	start, stop, gone, cpu                    []float64
+	bareStart, start, cpu        []float64
+	noticed, prepared, called    []float64
+	bareStop, bareDown, bareGone []float64
+	stop, down, gone             []float64
 }
 
 func (b *bed) bareOnce(ctx context.Context, s *serialSamples) error {
@@ -46,16 +52,15 @@ func (b *bed) bareOnce(ctx context.Context, s *serialSamples) error {
 	if err := pause(ctx, settled); err != nil {
 		return err
 	}
-	stop, gone := b.watch.stops(p.container), b.watch.gone(p.sandbox)
-	began = time.Now()
+	end := b.ending(p.container, p.sandbox)
 	if err := b.floor.end(ctx, p); err != nil {
 		return err
 	}
-	d1, d2, err := b.ended(ctx, name, began, stop, gone)
-	s.bareStop, s.bareGone = append(s.bareStop, milliseconds(d1)), append(s.bareGone, milliseconds(d2))
+	d, err := end.wait(ctx)
 	if err != nil {
 		return err
 	}
+	s.bareStop, s.bareDown, s.bareGone = append(s.bareStop, d.stop), append(s.bareDown, d.down), append(s.bareGone, d.gone)
 	return pause(ctx, settled)
 }
 
@@ -65,6 +70,7 @@ func (b *bed) agentOnce(ctx context.Context, s *serialSamples) error {
 	if err != nil {
 		return err
 	}
+	began := time.Now()
 	_, took, err := b.run(ctx, name)
 	if err != nil {
 		return err
@@ -76,13 +82,51 @@ func (b *bed) agentOnce(ctx context.Context, s *serialSamples) error {
 	if err != nil {
 		return err
 	}
-	stop, gone, err := b.end(ctx, name)
+	if err := b.steps(ctx, name, began, s); err != nil {
+		return err
+	}
+	d, err := b.end(ctx, name)
 	if err != nil {
 		return err
 	}
 	s.start, s.cpu = append(s.start, milliseconds(took)), append(s.cpu, milliseconds(after-before))
-	s.stop, s.gone = append(s.stop, milliseconds(stop)), append(s.gone, milliseconds(gone))
+	s.stop, s.down, s.gone = append(s.stop, d.stop), append(s.down, d.down), append(s.gone, d.gone)
 	return pause(ctx, 2*settled)
+}
+
+// steps enters how long the agent says that it took: to notice the file, to
+// be ready for the sandbox, and for the calls that a bare pod needs too.
+func (b *bed) steps(ctx context.Context, name string, dropped time.Time, s *serialSamples) error {
+	if b.floor == nil {
+		return nil
+	}
+	r, err := local.NewClient(b.agent.Root).Report(ctx)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(r.Pods, func(p local.Pod) bool { return p.Name == inRuntime(name) })
+	if i < 0 {
+		return fmt.Errorf("the agent does not report pod %s", name)
+	}
+	var first, sandbox time.Time
+	var calls time.Duration
+	for _, step := range r.Pods[i].Steps {
+		if first.IsZero() || step.Began.Before(first) {
+			first = step.Began
+		}
+		kind, _, _ := strings.Cut(step.Step, "/")
+		switch kind {
+		case "sandbox":
+			sandbox = step.Began
+			fallthrough
+		case "create", "start":
+			calls += time.Duration(step.Took)
+		}
+	}
+	s.noticed = append(s.noticed, milliseconds(first.Sub(dropped)))
+	s.prepared = append(s.prepared, milliseconds(sandbox.Sub(first)))
+	s.called = append(s.called, milliseconds(calls))
+	return nil
 }
 
 func (b *bed) tellSerial(s *serialSamples) {
@@ -90,6 +134,7 @@ func (b *bed) tellSerial(s *serialSamples) {
 		start = "one after another: file dropped → container running"
 		over  = "— over the bare calls"
 		stop  = "deletion of a pod that exits at TERM: → container ended"
+		down  = "deletion of a pod that exits at TERM: → sandbox stopped"
 		gone  = "deletion of a pod that exits at TERM: → sandbox removed"
 		later = "— later than the bare calls"
 	)
@@ -100,10 +145,19 @@ func (b *bed) tellSerial(s *serialSamples) {
 		f := estimate(ratio, s.start, s.bareStart)
 		b.table.set(over, who, f.text("×")).targeted("≤ 1.15 ×", f.atMost(1.15))
 	}
-	b.table.set(stop, who, estimate(median, s.stop).text("ms"))
-	b.table.set(gone, who, estimate(median, s.gone).text("ms"))
 	if b.floor != nil {
+		f := estimate(median, s.noticed)
+		b.table.set("— file dropped → the pod's first step", who, f.text("ms")).targeted("≤ 2 ms", f.atMost(2))
+		f = estimate(median, s.prepared)
+		b.table.set("— verdict, folders, cgroup", who, f.text("ms")).targeted("≤ 3 ms", f.atMost(3))
+		b.table.set("— steps sandbox, create and start", who, estimate(median, s.called).text("ms"))
+	}
+	b.table.set(stop, who, estimate(median, s.stop).text("ms"))
+	b.table.set(down, who, estimate(median, s.down).text("ms"))
+	if b.floor != nil {
+		b.table.set(gone, who, estimate(median, s.gone).text("ms"))
 		b.table.set(stop, "bare", estimate(median, s.bareStop).text("ms"))
+		b.table.set(down, "bare", estimate(median, s.bareDown).text("ms"))
 		b.table.set(gone, "bare", estimate(median, s.bareGone).text("ms"))
 		f := estimate(difference, s.gone, s.bareGone)
 		b.table.set(later, who, f.text("ms")).targeted("≤ 25 ms", f.atMost(25))
