@@ -158,7 +158,7 @@ func (w *world) unwell(p pod.Pod, spec *v1.Pod) string {
 		if why := w.late(p, c); why != "" {
 			return why
 		}
-		if pod.Completes(spec, c.Name) && !w.completed(p, c.Name) || c.Image == "missing" && isSidecar(c) {
+		if pod.Completes(spec, c.Name) && !w.completed(p, c.Name) || isSidecar(c) && (c.Image == "missing" || failsToStart(c)) {
 			return "" // those behind it wait
 		}
 	}
@@ -166,6 +166,11 @@ func (w *world) unwell(p pod.Pod, spec *v1.Pod) string {
 }
 
 func isSidecar(c v1.Container) bool { return c.RestartPolicy != nil }
+
+// failsToStart: its postStart hook fails each time.
+func failsToStart(c v1.Container) bool {
+	return c.Lifecycle != nil && c.Lifecycle.PostStart != nil && c.Lifecycle.PostStart.Sleep.Seconds == failingHook
+}
 
 // ended says what is left of a pod that has ended but is wanted.
 func (w *world) ended(p pod.Pod) string {
