@@ -339,3 +339,8 @@ spec:
     command: [sh, -c, "trap 'exit 0' TERM; echo up; sleep 100000 & wait"]
 %s`, name, lab.BusyboxImage, strings.Join(more, "\n"))
 }
+
+// waitsFor is for await: the container waits for that reason.
+func waitsFor(reason string) func(v1.ContainerStatus) bool {
+	return func(s v1.ContainerStatus) bool { return s.State.Waiting != nil && s.State.Waiting.Reason == reason }
+}

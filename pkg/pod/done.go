@@ -194,9 +194,7 @@ func (p *Pod) succeeded(e Done) {
 			return s.ID == e.Sandbox.ID
 		})
 		p.View.Sandboxes = slices.Insert(p.View.Sandboxes, 0, *e.Sandbox)
-		for name := range p.Containers {
-			p.remember(name, func(m *Memory) { m.Tried = false })
-		}
+		p.newSandbox()
 	case Create:
 		p.remember(a.Container, func(m *Memory) { m.Image, m.Failure = "", nil })
 		p.update(*e.Container, e.At)

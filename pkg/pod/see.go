@@ -18,6 +18,9 @@ func (p Pod) see(v View, at time.Time) Pod {
 	for i := range v.Sandboxes {
 		v.Sandboxes[i].keep(p.View.Sandboxes)
 	}
+	if len(v.Sandboxes) > 0 && !p.newest(v.Sandboxes[0].ID) {
+		p.newSandbox()
+	}
 	p.View = v
 	for _, c := range slices.Backward(v.Containers) {
 		p.instance(c, at)
@@ -42,6 +45,18 @@ func (s *Sandbox) keep(before []Sandbox) {
 		if len(s.IPs) == 0 {
 			s.IPs = old.IPs
 		}
+	}
+}
+
+// newest says whether the sandbox is the newest one known so far.
+func (p Pod) newest(id string) bool {
+	return len(p.View.Sandboxes) > 0 && p.View.Sandboxes[0].ID == id
+}
+
+// newSandbox gives every container its turn anew.
+func (p *Pod) newSandbox() {
+	for name := range p.Containers {
+		p.remember(name, func(m *Memory) { m.Tried = false })
 	}
 }
 
@@ -99,7 +114,9 @@ func (p *Pod) exited(c Container, at time.Time) {
 	if !ok {
 		return
 	}
-	p.remember(c.Name, func(m *Memory) { m.Tried = true })
+	if p.present(&c) {
+		p.remember(c.Name, func(m *Memory) { m.Tried = true })
+	}
 	p.noteRestartAll(m, c, at)
 	due := p.Containers[c.Name].Backoff.Due(c.FinishedAt, 0)
 	if p.Stop == nil && restartable(p.Spec, m, c.ExitCode) && due.After(at) {

@@ -169,10 +169,8 @@ func (d *disk) known() map[types.UID]pod.Record {
 	return out
 }
 
-// failingHook are the seconds of a hook that fails in the end.
-const failingHook = 3
-
-// hooks run for as long as their sleep says and end with their container.
+// hooks run for as long as their sleep says, fail when it is three, and end with
+// their container.
 type hooks struct{ *agent }
 
 func (h hooks) Run(ctx context.Context, p *v1.Pod, id string, hook *v1.LifecycleHandler) error {
@@ -191,7 +189,7 @@ func (h hooks) Run(ctx context.Context, p *v1.Pod, id string, hook *v1.Lifecycle
 	defer h.world.locked(func() { h.world.checks.hooked[id] = true })
 	select {
 	case <-time.After(time.Duration(seconds) * time.Second):
-		if seconds == failingHook {
+		if seconds == 3 {
 			return errors.New("injected: hook failed")
 		}
 		return nil

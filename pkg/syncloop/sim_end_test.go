@@ -2,6 +2,7 @@ package syncloop
 
 import (
 	"fmt"
+	"testing/synctest"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -23,6 +24,7 @@ func (w *world) settle() {
 	var amiss []string
 	for time.Now().Before(until) {
 		time.Sleep(5 * time.Second)
+		synctest.Wait()
 		w.locked(func() { w.checks.all(); amiss = w.amiss() })
 		if len(amiss) == 0 || len(w.wrong) > 0 {
 			break
@@ -51,6 +53,7 @@ func (w *world) rest() {
 		}
 	})
 	time.Sleep(idle)
+	synctest.Wait()
 	w.locked(func() {
 		// An audit makes two calls: each minute with events, each 5 s without.
 		audits := 2 * (int(idle/auditPeriod) + 1)
@@ -144,13 +147,13 @@ func (w *world) unwell(p pod.Pod, spec *v1.Pod) string {
 	switch {
 	case p.Verdict.State == pod.Refused:
 		return w.ended(p)
-	case p.Verdict.State == pod.Waiting:
-		return w.queued(p)
 	case pod.IsTerminal(p.Phase):
 		if why := w.wronglyEnded(p); why != "" {
 			return why
 		}
 		return w.ended(p)
+	case p.Verdict.State == pod.Waiting:
+		return w.queued(p)
 	case p.Stop != nil:
 		return "is being ended"
 	}
@@ -158,7 +161,7 @@ func (w *world) unwell(p pod.Pod, spec *v1.Pod) string {
 		if why := w.late(p, c); why != "" {
 			return why
 		}
-		if pod.Completes(spec, c.Name) && !w.completed(p, c.Name) || isSidecar(c) && (c.Image == "missing" || failsToStart(c)) {
+		if pod.Completes(spec, c.Name) && !w.completed(p, c.Name) || isSidecar(c) && failsHook(c) {
 			return "" // those behind it wait
 		}
 	}
@@ -166,11 +169,6 @@ func (w *world) unwell(p pod.Pod, spec *v1.Pod) string {
 }
 
 func isSidecar(c v1.Container) bool { return c.RestartPolicy != nil }
-
-// failsToStart: its postStart hook fails each time.
-func failsToStart(c v1.Container) bool {
-	return c.Lifecycle != nil && c.Lifecycle.PostStart != nil && c.Lifecycle.PostStart.Sleep.Seconds == failingHook
-}
 
 // ended says what is left of a pod that has ended but is wanted.
 func (w *world) ended(p pod.Pod) string {
@@ -210,10 +208,18 @@ func (w *world) completed(p pod.Pod, name string) bool {
 	if m.Known != nil && m.Known.State == pod.Exited && m.Known.ExitCode == 0 {
 		return true
 	}
-	for _, c := range p.Spec.Spec.Containers {
-		if p.Containers[c.Name].Ran {
-			return true
+	return w.followed(p, name)
+}
+
+// followed says that a container behind the init container was made in the
+// newest sandbox, which proves that it succeeded.
+func (w *world) followed(p pod.Pod, name string) bool {
+	behind := false
+	for _, c := range append(p.Spec.Spec.InitContainers, p.Spec.Spec.Containers...) {
+		if k := p.Containers[c.Name].Known; behind && k != nil && len(p.View.Sandboxes) > 0 && k.SandboxID == p.View.Sandboxes[0].ID {
+			return pod.Completes(p.Spec, name)
 		}
+		behind = behind || c.Name == name
 	}
 	return false
 }
@@ -232,13 +238,15 @@ func (w *world) late(p pod.Pod, spec v1.Container) string {
 	}
 	known := p.Containers[spec.Name].Known
 	switch {
-	case newest == nil && known != nil && known.State == pod.Exited:
+	case newest == nil && (known != nil && known.State == pod.Exited || w.followed(p, spec.Name)):
 		return ""
 	case newest == nil:
 		return "container " + spec.Name + " was never made"
 	case newest.Image != spec.Image && newest.State == pod.Running:
 		return "container " + spec.Name + " is of an older definition"
 	case newest.State == pod.Running:
+		return ""
+	case newest.State == pod.Created && time.Since(newest.CreatedAt) < time.Minute:
 		return ""
 	case newest.State == pod.Created:
 		return "container " + spec.Name + " is not started"

@@ -128,11 +128,9 @@ func (d *draft) made(source string) *v1.Pod {
 	return p
 }
 
-// crashes says whether the container may go on ending and beginning for ever.
-func crashes(c *v1.Container) bool {
-	l := lifeOf(c.Image)
-	failing := c.Lifecycle != nil && c.Lifecycle.PostStart != nil && c.Lifecycle.PostStart.Sleep.Seconds == 3
-	return l.run > 0 || failing
+// failsHook says whether the container's postStart hook always fails.
+func failsHook(c v1.Container) bool {
+	return c.Lifecycle != nil && c.Lifecycle.PostStart != nil && c.Lifecycle.PostStart.Sleep.Seconds == 3
 }
 
 // longest is how long a container may wait for its back-off.

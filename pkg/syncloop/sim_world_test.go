@@ -97,12 +97,16 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// wanted are the pods that the sources want now, by UID: of two of one name in
-// one source only one.
+// wanted are the pods that the sources want now, by the UID they run under: of
+// two of one name in one source only one.
 func (w *world) wanted() map[types.UID]*v1.Pod {
 	out := map[types.UID]*v1.Pod{}
 	for _, d := range w.agent.loop.merge.Pods() {
-		out[d.Pod.UID] = d.Pod
+		uid := d.Pod.UID
+		if adopted, ok := w.agent.loop.adopted[uid]; ok {
+			uid = adopted
+		}
+		out[uid] = d.Pod
 	}
 	return out
 }
