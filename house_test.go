@@ -100,8 +100,8 @@ func walk(t *testing.T, visit func(name string)) {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && d.Name() == ".git":
-			return fs.SkipDir
+		case d.IsDir() && slices.Contains([]string{".git", ".run", "bin"}, name):
+			return fs.SkipDir // not of the project: see .gitignore
 		case d.Name() == ".git": // of a worktree
 		case d.Type().IsRegular():
 			visit(filepath.ToSlash(name))
