@@ -100,8 +100,8 @@ func walk(t *testing.T, visit func(name string)) {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && d.Name() == ".git":
-			return fs.SkipDir
+		case d.IsDir() && slices.Contains([]string{".git", ".run", "bin"}, name):
+			return fs.SkipDir // not of the project: see .gitignore
 		case d.Name() == ".git": // of a worktree
 		case d.Type().IsRegular():
 			visit(filepath.ToSlash(name))
@@ -363,10 +363,16 @@ func testWorkplace(t *testing.T) {
 	})
 }
 
+var (
+	rowID     = regexp.MustCompile(`^(T\d+|\d+\.\d+-\d+)$`)
+	rowInText = regexp.MustCompile(`\b1\.\d+-\d+\b`)
+)
+
 var testName = regexp.MustCompile(`\b((?:Test|Fuzz|Benchmark)[A-Z]\w*)(?:/([\w-]+))?`)
 
-// testBehaviour: the tests that docs/BEHAVIOUR.md names exist, and every row
-// that is done names one. A row is | id | status | words | test |; a script of
+// testBehaviour: the tests that docs/BEHAVIOUR.md names exist, every row is
+// there once with a state, one that is done names a test, and rows that comments
+// mean exist. A row is | id | status | words | test |; a script of
 // pkg/pod is named TestScripts/its-name.
 func (h house) testBehaviour(t *testing.T) {
 	text, err := os.ReadFile("docs/BEHAVIOUR.md")
@@ -376,39 +382,78 @@ func (h house) testBehaviour(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tests := h.tests()
+	tests, subtests := h.tests()
+	ids := map[string]bool{}
 	for i, line := range strings.Split(string(text), "\n") {
 		where := fmt.Sprintf("docs/BEHAVIOUR.md:%d", i+1)
 		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), " | ")
 		if !strings.HasPrefix(line, "|") || len(cells) < 4 {
 			continue
 		}
+		id, state := strings.TrimSpace(cells[0]), strings.TrimSpace(cells[1])
+		if !rowID.MatchString(id) {
+			continue // a table's head
+		}
+		if ids[id] {
+			t.Errorf("%s: row %s is there twice", where, id)
+		}
+		ids[id] = true
+		if !slices.Contains([]string{"done", "planned", "out of scope"}, state) {
+			t.Errorf("%s: row %s is %q", where, id, state)
+		}
 		named := testName.FindAllStringSubmatch(cells[len(cells)-1], -1)
-		if strings.TrimSpace(cells[1]) == "done" && len(named) == 0 {
-			t.Errorf("%s: row %s is done, but names no test", where, strings.TrimSpace(cells[0]))
+		if state == "done" && len(named) == 0 {
+			t.Errorf("%s: row %s is done, but names no test", where, id)
 		}
 		for _, name := range named {
 			if !tests[name[1]] {
 				t.Errorf("%s: there is no %s", where, name[1])
 			}
-			if script := "pkg/pod/testdata/" + name[2] + ".txt"; name[1] == "TestScripts" && name[2] != "" {
-				if _, err := os.Stat(script); err != nil {
-					t.Errorf("%s: %v", where, err)
-				}
+			script := "pkg/pod/testdata/" + name[2] + ".txt"
+			if _, err := os.Stat(script); name[1] == "TestScripts" && err != nil {
+				t.Errorf("%s: %v", where, err)
 			}
+			if name[1] != "TestScripts" && name[2] != "" && !subtests[name[2]] {
+				t.Errorf("%s: no test has a part named %s", where, name[2])
+			}
+		}
+	}
+	for id := range h.rowsMeant() {
+		if section, _, _ := strings.Cut(id, "-"); !ids[id] && ids[section+"-1"] {
+			t.Errorf("docs/BEHAVIOUR.md: there is no row %s, which a comment means", id)
 		}
 	}
 }
 
-// tests are the names of all tests in the tree.
-func (h house) tests() map[string]bool {
-	tests := map[string]bool{}
+// rowsMeant are the rows of docs/BEHAVIOUR.md that comments in the code name.
+func (h house) rowsMeant() map[string]bool {
+	rows := map[string]bool{}
+	for _, f := range h.files {
+		for _, group := range f.Comments {
+			for _, id := range rowInText.FindAllString(group.Text(), -1) {
+				rows[id] = true
+			}
+		}
+	}
+	return rows
+}
+
+// tests are the names of all tests in the tree, and every word in quotes in
+// them: names of subtests are among those.
+func (h house) tests() (tests, words map[string]bool) {
+	tests, words = map[string]bool{}, map[string]bool{}
 	for _, f := range h.files {
 		for _, d := range f.Decls {
 			if fn, ok := d.(*ast.FuncDecl); ok && f.test && fn.Recv == nil {
 				tests[fn.Name.Name] = true
+				ast.Inspect(fn, func(n ast.Node) bool {
+					if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+						words[strings.Trim(lit.Value, "\"`")] = true
+					}
+					return true
+				})
 			}
 		}
 	}
-	return tests
+	return tests, words
 }

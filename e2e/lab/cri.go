@@ -104,15 +104,12 @@ type BarePod struct {
 // RunPod makes the sandbox, creates the container and starts it, one call
 // after another.
 func (c *CRI) RunPod(ctx context.Context, p *BarePod) error {
-	sandbox := p.sandboxConfig()
-	s, err := c.Runtime.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: sandbox})
+	s, err := c.Runtime.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: p.sandboxConfig()})
 	if err != nil {
 		return fmt.Errorf("run sandbox of pod %s: %w", p.Name, err)
 	}
 	p.Sandbox = s.PodSandboxId
-	made, err := c.Runtime.CreateContainer(ctx, &cri.CreateContainerRequest{
-		PodSandboxId: p.Sandbox, Config: p.containerConfig(), SandboxConfig: sandbox,
-	})
+	made, err := c.Runtime.CreateContainer(ctx, p.Create("main"))
 	if err != nil {
 		return fmt.Errorf("create container of pod %s: %w", p.Name, err)
 	}
@@ -122,6 +119,11 @@ func (c *CRI) RunPod(ctx context.Context, p *BarePod) error {
 		return fmt.Errorf("start container of pod %s: %w", p.Name, err)
 	}
 	return nil
+}
+
+// Create asks for a container of that name in the pod's sandbox.
+func (p *BarePod) Create(name string) *cri.CreateContainerRequest {
+	return &cri.CreateContainerRequest{PodSandboxId: p.Sandbox, Config: p.containerConfig(name), SandboxConfig: p.sandboxConfig()}
 }
 
 // StopPod stops the container within the grace (seconds) and the sandbox, and
@@ -172,7 +174,7 @@ func (p *BarePod) sandboxConfig() *cri.PodSandboxConfig {
 	}
 }
 
-func (p *BarePod) containerConfig() *cri.ContainerConfig {
+func (p *BarePod) containerConfig(name string) *cri.ContainerConfig {
 	image, command := p.Image, p.Command
 	if image == "" {
 		image = BusyboxImage
@@ -182,11 +184,11 @@ func (p *BarePod) containerConfig() *cri.ContainerConfig {
 		command = []string{"sh", "-c", "trap exit TERM; sleep 86400 & wait"}
 	}
 	return &cri.ContainerConfig{
-		Metadata: &cri.ContainerMetadata{Name: "main"},
+		Metadata: &cri.ContainerMetadata{Name: name},
 		Image:    &cri.ImageSpec{Image: image},
 		Command:  command,
 		Labels:   p.labels(),
-		LogPath:  "main.log",
+		LogPath:  name + ".log",
 		Linux: &cri.LinuxContainerConfig{
 			SecurityContext: &cri.LinuxContainerSecurityContext{
 				NamespaceOptions: p.sandboxConfig().Linux.SecurityContext.NamespaceOptions,

@@ -133,8 +133,8 @@ func (a *Agent) run(ctx context.Context, root string, p *parts) error {
 	}
 	g.Go(func() error { return p.loop.Run(ctx, updates) })
 	g.Go(func() error { return local.Serve(ctx, root, p.loop, a.log) })
-	g.Go(func() error { return a.serveHealth(ctx) })
-	g.Go(func() error { return notify(ctx, a.log) })
+	g.Go(func() error { return a.serveHealth(ctx, p.loop.Hung) })
+	g.Go(func() error { return notify(ctx, a.log, p.loop.Hung) })
 	a.log.Info("agent is running", "version", config.GitVersion(), "node", a.config.Node.Name, "root", root)
 	return g.Wait()
 }

@@ -93,9 +93,13 @@ func runtimeOptions(c *config.Config, root string, capacity v1.ResourceList, ips
 	}
 }
 
+// patience is how long the loop over all pods may hang before the agent counts
+// as ill (behaviour row 1.24-8).
+const patience = 5 * time.Minute
+
 // serveHealth answers "ok" on /healthz at healthzBindAddress:healthzPort, as
 // kubeadm waits for (behaviour row 1.20-19). Port 0 turns it off.
-func (a *Agent) serveHealth(ctx context.Context) error {
+func (a *Agent) serveHealth(ctx context.Context, hung func(time.Time) time.Duration) error {
 	k := &a.config.Kubelet
 	if *k.HealthzPort == 0 {
 		return nil
@@ -107,7 +111,13 @@ func (a *Agent) serveHealth(ctx context.Context) error {
 	}
 	mux := http.NewServeMux()
 	ok := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") }
-	mux.HandleFunc("GET /healthz", ok)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
+		if d := hung(time.Now()); d > patience {
+			http.Error(w, fmt.Sprintf("the loop over all pods has not gone on for %v", d), http.StatusInternalServerError)
+			return
+		}
+		ok(w, r)
+	})
 	mux.HandleFunc("GET /healthz/ping", ok)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
 		IdleTimeout: 90 * time.Second, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug)}
@@ -120,8 +130,8 @@ func (a *Agent) serveHealth(ctx context.Context) error {
 }
 
 // notify tells systemd that the agent is up, and that it is still alive as
-// often as the unit's watchdog asks (behaviour row 1.24-8).
-func notify(ctx context.Context, log *slog.Logger) error {
+// often as the unit's watchdog asks, unless it hangs (behaviour row 1.24-8).
+func notify(ctx context.Context, log *slog.Logger, hung func(time.Time) time.Duration) error {
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		log.Warn("systemd was not told that the agent is up", "error", err)
 	}
@@ -135,7 +145,11 @@ func notify(ctx context.Context, log *slog.Logger) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-t.C:
+		case now := <-t.C:
+			if d := hung(now); d > patience {
+				log.Error("not telling systemd's watchdog that the agent is alive: the loop over all pods hangs", "for", d)
+				continue
+			}
 			if _, err := daemon.SdNotify(false, daemon.SdNotifyWatchdog); err != nil {
 				log.Warn("systemd's watchdog was not told that the agent is alive", "error", err)
 			}

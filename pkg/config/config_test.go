@@ -90,6 +90,36 @@ func TestDefaultsDifferWithAndWithoutFile(t *testing.T) {
 	}
 }
 
+// The figures that nodes rely upon without anybody having set them.
+func TestDefaultFigures(t *testing.T) {
+	k := mustLoad(t, "").Kubelet
+	for what, ok := range map[string]bool{
+		"syncFrequency":            k.SyncFrequency.Duration == time.Minute,
+		"fileCheckFrequency":       k.FileCheckFrequency.Duration == 20*time.Second,
+		"httpCheckFrequency":       k.HTTPCheckFrequency.Duration == 20*time.Second,
+		"kubeAPIQPS":               *k.KubeAPIQPS == 50 && k.KubeAPIBurst == 100,
+		"eventRecordQPS":           *k.EventRecordQPS == 50 && k.EventBurst == 100,
+		"registryPullQPS":          *k.RegistryPullQPS == 5 && k.RegistryBurst == 10,
+		"runtimeRequestTimeout":    k.RuntimeRequestTimeout.Duration == 2*time.Minute,
+		"containerRuntimeEndpoint": k.ContainerRuntimeEndpoint == "unix:///run/containerd/containerd.sock",
+		"maxOpenFiles":             k.MaxOpenFiles == 1000000,
+		"maxPods":                  k.MaxPods == 110,
+		"podPidsLimit":             *k.PodPidsLimit == -1,
+		"hairpinMode":              k.HairpinMode == "promiscuous-bridge",
+		"iptablesMasqueradeBit":    *k.IPTablesMasqueradeBit == 14,
+		"cgroupDriver":             k.CgroupDriver == "cgroupfs",
+		"failCgroupV1":             *k.FailCgroupV1,
+		"failSwapOn":               *k.FailSwapOn,
+		"healthzPort":              *k.HealthzPort == 10248 && k.HealthzBindAddress == "127.0.0.1",
+		"oomScoreAdj":              *k.OOMScoreAdj == -999,
+		"crashLoopBackOff":         k.CrashLoopBackOff.MaxContainerRestartPeriod.Duration == 5*time.Minute,
+	} {
+		if !ok {
+			t.Errorf("the default of %s is not that of 1.36", what)
+		}
+	}
+}
+
 func TestPrecedence(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, "20.conf", header+"maxPods: 30\nfeatureGates: {NodeLogQuery: true}\n")

@@ -18,6 +18,8 @@ const (
 	runtimeNet   = "the container runtime's network configuration decides"
 	noVolumes    = "these volumes are not built"
 	noMemoryQoS  = "memory protection and throttling by cgroup are not set"
+	hostDNS      = "pods get the resolver settings of the host"
+	noDeadKept   = "of each container the last one that ended is kept, others go at once"
 	noCredential = "private images cannot be pulled with it"
 )
 
@@ -64,9 +66,9 @@ var fieldSettings = map[string]setting{
 	"containerLogMonitorInterval": {state: harmless, why: noRotation},
 
 	// Names and networks.
-	"clusterDNS":             {state: built},
+	"clusterDNS":             {state: harmless, why: hostDNS},
 	"clusterDomain":          {state: built},
-	"resolvConf":             {state: built},
+	"resolvConf":             {state: harmless, why: hostDNS},
 	"hairpinMode":            {state: harmless, why: runtimeNet},
 	"podCIDR":                {state: harmless, why: runtimeNet},
 	"makeIPTablesUtilChains": {state: harmless, why: "the agent writes no iptables chains"},
@@ -173,17 +175,19 @@ var fieldSettings = map[string]setting{
 // flagSettings says the same of the flags that stand for no field. Those that
 // are absent here are built.
 var flagSettings = map[string]setting{
-	"kubeconfig":                        {state: unsafe, why: "joining a cluster is not built yet"},
-	"bootstrap-kubeconfig":              {state: harmless, why: noCluster},
-	"cert-dir":                          {state: harmless, why: noServer},
-	"node-ip":                           {state: harmless, why: noCluster},
-	"node-labels":                       {state: harmless, why: noCluster},
-	"cloud-provider":                    {state: harmless, why: noCluster},
-	"runtime-cgroups":                   {state: harmless, why: "usage of the container runtime is not measured"},
-	"lock-file":                         {state: unsafe, why: "the file is not locked"},
-	"exit-on-lock-contention":           {state: harmless, why: "the file is not locked"},
-	"image-credential-provider-config":  {state: unsafe, why: noCredential},
-	"image-credential-provider-bin-dir": {state: harmless, why: noCredential},
+	"kubeconfig":                            {state: unsafe, why: "joining a cluster is not built yet"},
+	"bootstrap-kubeconfig":                  {state: harmless, why: noCluster},
+	"cert-dir":                              {state: harmless, why: noServer},
+	"node-labels":                           {state: harmless, why: noCluster},
+	"cloud-provider":                        {state: harmless, why: noCluster},
+	"runtime-cgroups":                       {state: harmless, why: "usage of the container runtime is not measured"},
+	"lock-file":                             {state: unsafe, why: "the file is not locked"},
+	"exit-on-lock-contention":               {state: harmless, why: "the file is not locked"},
+	"minimum-container-ttl-duration":        {state: harmless, why: noDeadKept},
+	"maximum-dead-containers-per-container": {state: harmless, why: noDeadKept},
+	"maximum-dead-containers":               {state: harmless, why: noDeadKept},
+	"image-credential-provider-config":      {state: unsafe, why: noCredential},
+	"image-credential-provider-bin-dir":     {state: harmless, why: noCredential},
 }
 
 func neverVerify(k *kubeletv1beta1.KubeletConfiguration) bool {

@@ -115,7 +115,7 @@ func TestView(t *testing.T) {
 		},
 		containers: []*runtimeapi.ContainerStatus{
 			{Id: "c0", Labels: mine, CreatedAt: 2, Metadata: meta(0), State: runtimeapi.ContainerState_CONTAINER_EXITED, ExitCode: 3, Reason: "Error", FinishedAt: 4, Annotations: map[string]string{annotationGrace: "30"}},
-			{Id: "c1", Labels: mine, CreatedAt: 6, Metadata: meta(1), State: runtimeapi.ContainerState_CONTAINER_RUNNING, StartedAt: 7, Annotations: map[string]string{annotationHash: "abc"}},
+			{Id: "c1", Labels: mine, CreatedAt: 6, Metadata: meta(1), State: runtimeapi.ContainerState_CONTAINER_RUNNING, StartedAt: 7, Annotations: map[string]string{annotationHash: "abc", annotationPreStop: `{"sleep":{"seconds":7}}`}},
 			{Id: "foreign", CreatedAt: 9},
 		},
 		of: map[string]string{"c0": "s0", "c1": "s1"},
@@ -126,6 +126,9 @@ func TestView(t *testing.T) {
 		t.Fatalf("list: %+v, %v", all, err)
 	}
 	found := all["u1"]
+	if hook := found.PreStop["main"]; hook == nil || hook.Sleep == nil || hook.Sleep.Seconds != 7 {
+		t.Errorf("hook of the newest instance: %+v", hook)
+	}
 	if found.Name != "web" || found.Annotations["k"] != "v" || found.Grace != 30*time.Second {
 		t.Errorf("found %+v", found)
 	}

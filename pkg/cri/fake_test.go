@@ -30,6 +30,7 @@ type fake struct {
 	password   string // that a pull must know
 	fail       map[string]error
 	events     chan *runtimeapi.ContainerEventResponse
+	exec       *runtimeapi.ExecSyncRequest // the newest
 }
 
 // failure is the error that a call is to end with.
@@ -219,4 +220,12 @@ func web() *v1.Pod {
 	p.Name, p.Namespace, p.UID = "web", "default", "u1"
 	p.Spec.Containers = []v1.Container{{Name: "main", Image: "example.com/app:1", TerminationMessagePath: "/dev/termination-log"}}
 	return p
+}
+
+// ExecSync ends with 3 and says something on both streams.
+func (f *fake) ExecSync(_ context.Context, r *runtimeapi.ExecSyncRequest) (*runtimeapi.ExecSyncResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.exec = r
+	return &runtimeapi.ExecSyncResponse{ExitCode: 3, Stdout: []byte("out"), Stderr: []byte("err")}, nil
 }

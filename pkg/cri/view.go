@@ -3,11 +3,14 @@ package cri
 import (
 	"cmp"
 	"context"
+	"encoding/json"
+	"log/slog"
 	"slices"
 	"strconv"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -24,6 +27,9 @@ type Found struct {
 	// Grace is how long the pod wished to be given to end, negative when its
 	// containers don't say.
 	Grace time.Duration
+	// PreStop are the preStop hooks by container, for a pod whose spec nobody
+	// has any more (behaviour row 1.5-18).
+	PreStop map[string]*v1.LifecycleHandler
 }
 
 // statusCalls is how many status calls one reader has in flight. They cost
@@ -128,6 +134,9 @@ func (c *Client) addContainers(ctx context.Context, listed []*runtimeapi.Contain
 		f := entry(found, listed[i].Labels)
 		f.View.Containers = append(f.View.Containers, *k)
 		f.Grace = max(f.Grace, graceOf(listed[i].Annotations))
+		if _, newer := f.PreStop[k.Name]; !newer {
+			f.PreStop[k.Name] = preStopOf(listed[i].Annotations)
+		}
 		found[f.UID] = f
 	}
 	return nil
@@ -139,7 +148,7 @@ func entry(found map[types.UID]Found, labels map[string]string) Found {
 	if f, ok := found[uid]; ok {
 		return f
 	}
-	return Found{UID: uid, Name: labels[LabelPodName], Namespace: labels[LabelPodNamespace], Grace: -1}
+	return Found{UID: uid, Name: labels[LabelPodName], Namespace: labels[LabelPodNamespace], Grace: -1, PreStop: map[string]*v1.LifecycleHandler{}}
 }
 
 // each calls do for 0 to n-1, statusCalls at a time, until one fails.
@@ -220,6 +229,21 @@ func nanos(n int64) time.Time {
 		return time.Time{}
 	}
 	return time.Unix(0, n)
+}
+
+// preStopOf reads a container's hook from its annotations, nil when there is
+// none that can be read.
+func preStopOf(annotations map[string]string) *v1.LifecycleHandler {
+	text := annotations[annotationPreStop]
+	if text == "" {
+		return nil
+	}
+	hook := &v1.LifecycleHandler{}
+	if err := json.Unmarshal([]byte(text), hook); err != nil {
+		slog.Warn("preStop hook in an annotation is not JSON: it will not run", "annotation", annotationPreStop, "error", err)
+		return nil
+	}
+	return hook
 }
 
 // graceOf reads the pod's grace from a container's annotations, that of its

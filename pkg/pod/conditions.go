@@ -106,8 +106,8 @@ func (p Pod) initializedCondition(s v1.PodStatus) v1.PodCondition {
 		return c
 	}
 	for _, m := range mains(p.Spec) {
-		if p.Containers[m.Name].Ran {
-			return c // though init containers run anew in another sandbox
+		if mem := p.Containers[m.Name]; mem.Ran || mem.Last != nil && !mem.Last.StartedAt.IsZero() {
+			return c // though init containers run anew
 		}
 	}
 	var unready []string

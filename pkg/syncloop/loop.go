@@ -56,7 +56,7 @@ type Loop struct {
 	slots  *slots
 	grants grants
 	node   atomic.Pointer[pod.Node]
-	mail   *mailbox[any] // source.Update, listed, removed
+	mail   *mailbox[any] // listed, removed, question
 	audits chan struct{} // a token asks for an audit now
 	tiers  chan struct{} // a token says that the QoS tiers may have changed
 
@@ -107,15 +107,35 @@ func (l *Loop) Run(ctx context.Context, updates <-chan source.Update) error {
 			l.reconcile(ctx)
 		case <-l.mail.ready:
 			for _, m := range l.mail.take() {
-				switch m := m.(type) {
-				case listed:
-					l.list(ctx, m)
-				case removed:
-					l.drop(ctx, types.UID(m))
-				}
+				l.read(ctx, m)
 			}
 		}
 	}
+}
+
+func (l *Loop) read(ctx context.Context, mail any) {
+	switch m := mail.(type) {
+	case listed:
+		l.list(ctx, m)
+	case removed:
+		l.drop(ctx, types.UID(m))
+	case question:
+		// That it was read is the answer.
+	}
+}
+
+// question only wants to be read.
+type question struct{}
+
+// Hung says for how long the loop has not read its mail, 0 when it does. It is
+// to be asked now and then: each time it sees to it that there is some.
+func (l *Loop) Hung(now time.Time) time.Duration {
+	since, some := l.mail.unread()
+	if !some {
+		l.mail.put(question{})
+		return 0
+	}
+	return now.Sub(since)
 }
 
 // take merges what a source wants now. Pods that are ignored for another's

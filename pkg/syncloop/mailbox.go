@@ -1,12 +1,16 @@
 package syncloop
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
 // mailbox hands events to one reader. Putting never blocks, so that whoever
 // learns something can tell it at once, whatever the reader is at.
 type mailbox[E any] struct {
 	mu    sync.Mutex
 	mail  []E
+	since time.Time     // of the oldest mail
 	ready chan struct{} // holds a token while there may be mail
 }
 
@@ -14,6 +18,9 @@ func newMailbox[E any]() *mailbox[E] { return &mailbox[E]{ready: make(chan struc
 
 func (m *mailbox[E]) put(e E) {
 	m.mu.Lock()
+	if len(m.mail) == 0 {
+		m.since = time.Now()
+	}
 	m.mail = append(m.mail, e)
 	m.mu.Unlock()
 	select {
@@ -29,4 +36,11 @@ func (m *mailbox[E]) take() []E {
 	mail := m.mail
 	m.mail = nil
 	return mail
+}
+
+// unread says since when there is mail, if there is some.
+func (m *mailbox[E]) unread() (since time.Time, some bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.since, len(m.mail) > 0
 }

@@ -191,7 +191,8 @@ func rebuild(uid types.UID, f cri.Found) *v1.Pod {
 	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: uid, Name: f.Name, Namespace: f.Namespace, Annotations: f.Annotations}}
 	for _, c := range f.View.Containers {
 		if pod.FindContainer(p, c.Name) == nil {
-			p.Spec.Containers = append(p.Spec.Containers, v1.Container{Name: c.Name, Image: c.Image})
+			p.Spec.Containers = append(p.Spec.Containers, v1.Container{Name: c.Name, Image: c.Image,
+				Lifecycle: &v1.Lifecycle{PreStop: f.PreStop[c.Name]}})
 		}
 	}
 	p.Spec.HostNetwork = len(f.View.Sandboxes) > 0 && f.View.Sandboxes[0].HostNetwork
