@@ -73,10 +73,11 @@ func ClaimOf(p *v1.Pod) Claim {
 }
 
 // Admit lets the pod in, has it wait for its name, or refuses it, and says
-// why. A pod that has its grant keeps it (behaviour row 1.24-2).
+// why. A pod that has its grant keeps it (behaviour row 1.24-2), for what it
+// asks now: of one found running only the name may have been known.
 func Admit(l Ledger, c Claim) (Ledger, pod.Verdict) {
 	if _, ok := l.Grants[c.UID]; ok {
-		return l, pod.Verdict{State: pod.Granted}
+		return Enter(l, c), pod.Verdict{State: pod.Granted}
 	}
 	if holder := l.holder(c); holder != "" {
 		if !slices.ContainsFunc(l.Queue, func(q Claim) bool { return q.UID == c.UID }) {

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	v1 "k8s.io/api/core/v1"
+
 	"github.com/nodeagent/nodeagent/pkg/pod"
 )
 
@@ -20,6 +22,10 @@ type actor struct {
 	// now is the newest value, for everybody to read.
 	now atomic.Pointer[pod.Pod]
 
+	// wish is the newest wish that it was told, perhaps not read yet. The
+	// loop's Run alone touches it.
+	wish *v1.Pod
+
 	pod    pod.Pod
 	told   map[int]int // Note.Seq of what was logged
 	flight map[string]context.CancelFunc
@@ -31,7 +37,7 @@ type actor struct {
 
 func newActor(l *Loop, p pod.Pod) *actor {
 	a := &actor{
-		loop: l, pod: p, mail: newMailbox[pod.Event](),
+		loop: l, wish: p.Spec, pod: p, mail: newMailbox[pod.Event](),
 		log:    l.Log.With("pod", p.Spec.Namespace+"/"+p.Spec.Name, "uid", p.Spec.UID),
 		told:   map[int]int{},
 		flight: map[string]context.CancelFunc{},

@@ -263,7 +263,8 @@ func (l *Loop) want(ctx context.Context, d source.Desired) {
 	case a == nil:
 		w.Hashes = hashes(d.Pod)
 		l.start(ctx, w)
-	case !l.ended[d.Pod.UID] && a.now.Load().Spec != d.Pod:
+	case !l.ended[d.Pod.UID] && a.wish != d.Pod:
+		a.wish = d.Pod
 		w.Hashes = hashes(d.Pod)
 		a.mail.put(w)
 	}

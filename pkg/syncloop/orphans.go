@@ -44,6 +44,12 @@ func (l *Loop) enter(found listed) {
 			l.grants.enter(ledger.ClaimOf(r.Spec))
 		}
 	}
+	for uid, f := range found {
+		if _, known := l.Known[uid]; !known && lives(f.View) {
+			// Little is known of it, but that it has its name.
+			l.grants.enter(ledger.ClaimOf(rebuild(uid, f)))
+		}
+	}
 	for _, d := range l.merge.Pods() {
 		if f, ok := found[d.Pod.UID]; ok && lives(f.View) {
 			l.grants.enter(ledger.ClaimOf(d.Pod))
@@ -62,8 +68,8 @@ func (l *Loop) adopt(d source.Desired) source.Desired {
 	computed := d.Pod.UID
 	if uid, ok := l.adopted[computed]; ok {
 		if a := l.actor(uid); a != nil && !l.ended[uid] {
-			if old := a.now.Load().Spec; sameButUID(old, d.Pod) {
-				return source.Desired{Pod: old, Origin: d.Origin}
+			if sameButUID(a.wish, d.Pod) {
+				return source.Desired{Pod: a.wish, Origin: d.Origin}
 			}
 		}
 		return source.Desired{Pod: source.Adopt(d.Pod, uid), Origin: d.Origin}
@@ -127,7 +133,7 @@ func (l *Loop) held() []source.Desired {
 	var out []source.Desired
 	for _, a := range l.all() {
 		if p := a.now.Load(); slices.Contains(origins, p.Origin) && !l.ended[p.UID()] {
-			out = append(out, source.Desired{Pod: p.Spec, Origin: p.Origin})
+			out = append(out, source.Desired{Pod: a.wish, Origin: p.Origin})
 		}
 	}
 	for _, r := range l.Known {

@@ -102,6 +102,7 @@ func (l *Loop) attend(ctx context.Context, lost <-chan error) error {
 	events := true
 	period := eagerAudit // the first audit makes up for events missed while subscribing
 	audit := time.NewTimer(period)
+	due := time.Now().Add(period)
 	defer audit.Stop()
 	network := time.NewTimer(networkPeriod)
 	defer network.Stop()
@@ -117,7 +118,11 @@ func (l *Loop) attend(ctx context.Context, lost <-chan error) error {
 			events, lost = false, nil
 			continue
 		case <-l.audits:
-			audit.Reset(eagerAudit) // one audit for many such events
+			// One audit for many such events, which must not put it off.
+			if soon := time.Now().Add(eagerAudit); soon.Before(due) {
+				due = soon
+				audit.Reset(eagerAudit)
+			}
 			continue
 		case <-audit.C:
 		case <-network.C:
@@ -144,6 +149,7 @@ func (l *Loop) attend(ctx context.Context, lost <-chan error) error {
 			period = min(period+eagerAudit, lazyAudit)
 		}
 		audit.Reset(period)
+		due = time.Now().Add(period)
 		if l.Node().Network != "" {
 			network.Reset(networkPeriod)
 		}
