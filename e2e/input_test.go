@@ -29,7 +29,7 @@ func TestBadFiles(t *testing.T) {
 		"EmptyFile":    bad("void", "", "is empty"),
 		"TooLarge":     bad("large", "# "+strings.Repeat("x", 10<<20), "more than 10 MiB"),
 		"Secret": bad("secret", podOf("secret", "volumes: [{name: s, secret: {secretName: s}}]\ncontainers: [{name: a, image: BUSYBOX}]"),
-			"spec.volumes[0].secret: static pods may not reference secrets"),
+			"spec.volumes[0].secret: Forbidden: static pods may not reference secrets"),
 		"ConfigMapKey": bad("configmap", podOf("configmap", "containers: [{name: a, image: BUSYBOX, env: [{name: X, valueFrom: {configMapKeyRef: {name: c, key: k}}}]}]"),
 			"spec.containers[0].env[0].valueFrom.configMapKeyRef"),
 		"ServiceAccount": bad("account", podOf("account", "serviceAccountName: x\ncontainers: [{name: a, image: BUSYBOX}]"), "spec.serviceAccountName"),
@@ -107,7 +107,7 @@ func symlinkLoop(b *bed) {
 func folderInFolder(b *bed) {
 	dir := filepath.Join(b.Manifests, "dir.yaml")
 	b.must(os.Mkdir(dir, 0o755))
-	b.problem(dir, "is a folder")
+	b.problem(dir, "a folder: only files directly in the manifest folder are read")
 }
 
 func twoPodsOneName(b *bed) {
@@ -165,7 +165,7 @@ func missingImage(b *bed) {
 }
 
 func badImageName(b *bed) {
-	b.apply("badimage", podOf("badimage", "containers: [{name: a, image: 'UPPER/case:1'}]"))
+	b.apply("badimage", podOf("badimage", "containers: [{name: a, image: 'lab/UPPER:1'}]"))
 	b.await("badimage", "a", "has a bad image", waitsFor("InvalidImageName"))
 }
 
@@ -192,15 +192,15 @@ func TestThousandFiles(t *testing.T) {
 	for i := range 1000 {
 		b.must(os.Remove(filepath.Join(b.Manifests, fmt.Sprintf("many%03d.yaml", i))))
 	}
-	b.apply("last", sleeper("last"))
-	b.ready("last")
-	b.eventually("the others are gone", 60*time.Second, func() error {
+	b.eventually("all are gone", 60*time.Second, func() error {
 		r, err := b.report()
-		if err == nil && len(r.Pods)+len(r.Problems) != 1 {
+		if err == nil && len(r.Pods)+len(r.Problems) != 0 {
 			err = fmt.Errorf("%d pods, %d problems", len(r.Pods), len(r.Problems))
 		}
 		return err
 	})
+	b.apply("last", sleeper("last"))
+	b.ready("last")
 }
 
 // TestBrokenFileKeepsItsPod breaks the file of a pod that runs, before and

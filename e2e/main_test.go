@@ -135,13 +135,13 @@ func find(r local.Report, name string) *local.Pod {
 }
 
 // eventually waits until check has nothing to say. The world outside the agent
-// gives no events to wait for, so it looks every few milliseconds.
+// gives no events to wait for, so it looks every few milliseconds; less often
+// when looking takes long, so as not to slow what it waits for.
 func (b *bed) eventually(what string, within time.Duration, check func() error) {
 	b.t.Helper()
 	deadline := time.Now().Add(within)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
 	for {
+		began := time.Now()
 		err := check()
 		if err == nil {
 			return
@@ -149,7 +149,7 @@ func (b *bed) eventually(what string, within time.Duration, check func() error) 
 		if time.Now().After(deadline) {
 			b.t.Fatalf("%s: not within %v: %v", what, within, err)
 		}
-		<-tick.C
+		<-time.After(max(20*time.Millisecond, 10*time.Since(began)))
 	}
 }
 

@@ -68,6 +68,7 @@ func runAgent(ctx context.Context, args []string) error {
 		return nil
 	}
 	log := logger(c)
+	slog.SetDefault(log) // sources and the CRI client log through it
 	for _, w := range c.Warnings {
 		log.Warn(w)
 	}

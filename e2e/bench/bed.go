@@ -157,43 +157,65 @@ func (b *bed) run(ctx context.Context, name string) (event, time.Duration, error
 	return e, e.at.Sub(began), nil
 }
 
-// end removes the pod's file and returns how long it took until the container
-// had stopped and the sandbox was gone.
-func (b *bed) end(ctx context.Context, name string) (stop, gone time.Duration, err error) {
-	e := b.pods[name]
-	s, g := b.watch.stops(e.id), b.watch.gone(e.sandbox)
-	began := time.Now()
-	if err := b.agent.RemovePod(name + ".yaml"); err != nil {
-		return 0, 0, err
-	}
-	return b.ended(ctx, name, began, s, g)
+// ending is a pod that is to end.
+type ending struct {
+	began            time.Time
+	stop, down, gone *expectation
 }
 
-func (b *bed) ended(ctx context.Context, name string, began time.Time, s, g *expectation) (stop, gone time.Duration, err error) {
-	se, err := s.wait(ctx)
-	if err != nil {
-		return 0, 0, err
+// ended says when, in milliseconds, its container had stopped, its sandbox had
+// stopped and was removed.
+type ended struct{ stop, down, gone float64 }
+
+// ending begins to look for the pod's end. The kubelet removes sandboxes only
+// once a minute, which is not waited for.
+func (b *bed) ending(container, sandbox string) ending {
+	e := ending{stop: b.watch.stops(container), down: b.watch.stops(sandbox), began: time.Now()}
+	if b.bare {
+		e.gone = b.watch.gone(sandbox)
 	}
-	ge, err := g.wait(ctx)
-	if err != nil {
-		return 0, 0, err
+	return e
+}
+
+func (e ending) wait(ctx context.Context) (d ended, err error) {
+	for _, x := range []struct {
+		*expectation
+		took *float64
+	}{{e.stop, &d.stop}, {e.down, &d.down}, {e.gone, &d.gone}} {
+		if x.expectation == nil {
+			continue
+		}
+		came, err := x.wait(ctx)
+		if err != nil {
+			return d, err
+		}
+		*x.took = milliseconds(came.at.Sub(e.began))
+	}
+	return d, nil
+}
+
+// end removes the pod's file and returns when it has ended.
+func (b *bed) end(ctx context.Context, name string) (ended, error) {
+	e := b.ending(b.pods[name].id, b.pods[name].sandbox)
+	if err := b.agent.RemovePod(name + ".yaml"); err != nil {
+		return ended{}, err
 	}
 	delete(b.pods, name)
-	return se.at.Sub(began), ge.at.Sub(began), nil
+	return e.wait(ctx)
 }
 
-// clear ends all pods, and returns when nothing of them is in the runtime.
+// clear ends all pods.
 func (b *bed) clear(ctx context.Context) error {
-	type ending struct{ stop, gone *expectation }
-	all := map[string]ending{}
+	var all []ending
 	for name, e := range b.pods {
-		all[name] = ending{b.watch.stops(e.id), b.watch.gone(e.sandbox)}
+		all = append(all, b.ending(e.id, e.sandbox))
 		if err := b.agent.RemovePod(name + ".yaml"); err != nil {
 			return err
 		}
+		delete(b.pods, name)
 	}
-	for name, x := range all {
-		if _, _, err := b.ended(ctx, name, time.Now(), x.stop, x.gone); err != nil {
+	for _, e := range all {
+		if _, err := e.wait(ctx); err != nil {
 			return err
 		}
 	}

@@ -26,7 +26,10 @@ type floor struct {
 }
 
 // barePod is a pod on the floor.
-type barePod struct{ sandbox, container string }
+type barePod struct {
+	sandbox, container string
+	took               [3]time.Duration // by call
+}
 
 // learn reads back from the runtime what the agent asked for.
 func learn(ctx context.Context, l *lab.Lab, e event) (*floor, error) {
@@ -83,19 +86,27 @@ func (f *floor) run(ctx context.Context, name string) (p barePod, err error) {
 	if err := os.MkdirAll(filepath.Join(sandbox.LogDirectory, containerName), 0o755); err != nil {
 		return p, err
 	}
+	began := time.Now()
+	lap := func(call int) {
+		p.took[call] = time.Since(began)
+		began = time.Now()
+	}
 	s, err := f.Runtime.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: sandbox})
 	if err != nil {
 		return p, fmt.Errorf("run sandbox %s: %w", name, err)
 	}
 	p.sandbox = s.PodSandboxId
+	lap(0)
 	c, err := f.Runtime.CreateContainer(ctx, &cri.CreateContainerRequest{PodSandboxId: p.sandbox, Config: container, SandboxConfig: sandbox})
 	if err != nil {
 		return p, fmt.Errorf("create container of %s: %w", name, err)
 	}
 	p.container = c.ContainerId
+	lap(1)
 	if _, err := f.Runtime.StartContainer(ctx, &cri.StartContainerRequest{ContainerId: p.container}); err != nil {
 		return p, fmt.Errorf("start container of %s: %w", name, err)
 	}
+	lap(2)
 	return p, nil
 }
 

@@ -144,10 +144,20 @@ func (l *planner) attempt(mem Memory) uint32 {
 }
 
 // start starts a created instance. One whose definition changed meanwhile, or
-// whose start has failed, gives way to the next.
+// whose start has failed, gives way to the next; but not if the runtime may
+// still be starting it: it is asked again until it says.
 func (l *planner) start(m member, c Container) {
 	mem := l.Containers[m.Name]
-	if l.changed(c) || (mem.Failure != nil && mem.Failure.Reason == startFailed) {
+	if l.inFlight(Start, c.ID) || l.inFlight(Remove, c.ID) {
+		return // what comes next depends on how it ends
+	}
+	f := mem.Failure
+	failed := f != nil && f.Reason == startFailed
+	if failed && f.Uncertain && f.Retry.After(l.now) {
+		l.waitUntil(f.Retry, "container %s: %s", m.Name, prefix(f.Reason, f.Message))
+		return
+	}
+	if !(failed && f.Uncertain) && (failed || l.changed(c)) {
 		l.do(Action{Kind: Remove, Container: m.Name, ID: c.ID, Why: "it was created but will not be started"})
 		return
 	}

@@ -81,6 +81,8 @@ func (p *Pod) failed(e Done) {
 		p.remember(a.Container, func(m *Memory) {
 			if m.Failure != nil && m.Failure.Reason == f.Reason {
 				f.Tries = m.Failure.Tries
+				// A start that nobody knows of may yet happen.
+				f.Uncertain = f.Uncertain || a.Kind == Start && m.Failure.Uncertain
 			}
 			f.Tries++
 			f.Retry = e.At.Add(retryDelay(f.Tries))

@@ -90,6 +90,12 @@ func (l *planner) busy(kinds ...Kind) bool {
 	return false
 }
 
+// inFlight says whether the action on that instance is in flight.
+func (l *planner) inFlight(k Kind, id string) bool {
+	_, ok := l.Doing[Action{Kind: k, ID: id}.Key()]
+	return ok
+}
+
 // run plans towards running containers.
 func (l *planner) run() {
 	if !l.admitted() {

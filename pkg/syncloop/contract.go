@@ -22,7 +22,8 @@ type Runtime interface {
 	// and returns when the stream ends; cri.ErrNoEvents if there is none.
 	Events(ctx context.Context, changed func(types.UID)) error
 	// Alive are the IDs of the ready sandboxes and running containers of every
-	// pod, sorted: what an audit compares.
+	// pod, sorted: what an audit compares. A pod of which only dead sandboxes
+	// are left is in it too, with no IDs.
 	Alive(ctx context.Context) (map[types.UID][]string, error)
 	// View is what the runtime knows of one pod.
 	View(ctx context.Context, uid types.UID) (pod.View, error)

@@ -19,11 +19,16 @@ type call struct {
 	limit   time.Duration
 	// starts is the pod for which the call starts something, if it does.
 	starts *v1.Pod
+	// turn is the container, as UID/name, whose turn the call belongs to.
+	turn string
 	// name is taken in the runtime while the call is under way, "" for none.
 	name string
 	// work does what is asked for, with world.mu held. What it returns, if
 	// anything, is waited for before the call ends.
 	work func(id string) (<-chan struct{}, error)
+	// over is called, with world.mu held, when the runtime is done with the
+	// call, which may be long after its caller; nil for nothing.
+	over func()
 	// ready says whether the work can be done by now; nil for always.
 	ready func() bool
 }
@@ -67,7 +72,11 @@ func (w *world) fate(c call) fate {
 // do makes the call and says how it ended, as cri.Client would.
 func (a *agent) do(ctx context.Context, c call) error {
 	w := a.world
+	if c.over == nil {
+		c.over = func() {}
+	}
 	if ctx.Err() != nil {
+		w.locked(c.over)
 		return &cri.Error{Doing: c.doing, Reason: c.reason, Message: ctx.Err().Error(), Err: ctx.Err()}
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.limit)
@@ -83,6 +92,7 @@ func (a *agent) do(ctx context.Context, c call) error {
 		}
 	})
 	if err != nil {
+		w.locked(c.over)
 		return a.failed(c, status.Error(codes.Unknown, err.Error()), true)
 	}
 	if f.hangs {
@@ -115,6 +125,7 @@ func (a *agent) land(c call, f fate, id string) (ended <-chan struct{}, err erro
 		if err == nil {
 			ended, err = c.work(id)
 		}
+		c.over()
 		if err != nil && c.name != "" {
 			delete(a.world.runtime.names, c.name)
 		}
@@ -127,17 +138,22 @@ func (a *agent) land(c call, f fate, id string) (ended <-chan struct{}, err erro
 // on with it, all the same.
 func (a *agent) abandon(c call, f fate, id string) {
 	if !c.changes {
+		c.over()
 		return
 	}
 	w := a.world
 	goesOn := f.late > 0 && f.err == nil
 	if !goesOn {
-		w.after(f.late, func() { delete(w.runtime.names, c.name) })
+		w.after(f.late, func() {
+			delete(w.runtime.names, c.name)
+			c.over()
+		})
 		return
 	}
 	w.say("call goes on without its caller: %s", c.doing)
 	w.after(f.late, func() {
 		w.say("late: %s", c.doing)
+		c.over()
 		if _, err := c.work(id); err != nil {
 			delete(w.runtime.names, c.name)
 		} else if s := w.runtime.sandboxes[id]; s != nil {
@@ -195,6 +211,11 @@ func await[T any](a *agent, ctx context.Context, c <-chan T) error {
 func (a *agent) failed(c call, err error, unanswered bool) error {
 	e := &cri.Error{Doing: c.doing, Reason: c.reason, Message: err.Error(), Err: err}
 	e.Uncertain = c.changes && (unanswered || status.Code(err) == codes.Unavailable)
-	a.world.locked(func() { a.world.say("agent %d: failed: %s: %v", a.number, c.doing, err) })
+	a.world.locked(func() {
+		a.world.say("agent %d: failed: %s: %v", a.number, c.doing, err)
+		if c.turn != "" {
+			a.world.checks.stumbled[c.turn] = true
+		}
+	})
 	return e
 }

@@ -25,6 +25,7 @@ type checks struct {
 	began    map[string]int   // instances made, by sandbox ID/container
 	hooked   map[string]bool  // container IDs whose postStart has ended
 	starter  map[string]int   // by container ID, the agent that knows that it started it
+	stumbled map[string]bool  // containers, as UID/name, of which a call failed
 	calls    int
 }
 
@@ -36,7 +37,7 @@ type delay struct {
 
 func newChecks(w *world) *checks {
 	return &checks{world: w, owners: map[types.UID]*actor{}, phases: map[types.UID]v1.PodPhase{}, restarts: map[types.UID]map[string]int32{},
-		backoff: map[string]delay{}, began: map[string]int{}, hooked: map[string]bool{}, starter: map[string]int{}}
+		backoff: map[string]delay{}, began: map[string]int{}, hooked: map[string]bool{}, starter: map[string]int{}, stumbled: map[string]bool{}}
 }
 
 // all checks what can be seen at any time.
@@ -77,7 +78,7 @@ func (k *checks) instances() {
 	}
 	ready := map[types.UID]int{}
 	for _, s := range m.sandboxes {
-		if s.Ready {
+		if s.Ready && !s.late {
 			if ready[s.pod.UID]++; ready[s.pod.UID] > 1 {
 				k.world.violated("two sandboxes of %s are up", s.pod.UID)
 			}
@@ -197,6 +198,7 @@ func (k *checks) creating(a *agent, p *v1.Pod, r cri.CreateRequest) {
 		for _, c := range k.world.runtime.inside(r.SandboxID) {
 			spec := pod.FindContainer(c.pod, c.Name)
 			if c.Name == before.Name && c.State == pod.Running && k.began[r.SandboxID+"/"+c.Name] == 1 && k.starter[c.ID] == a.number &&
+				!k.stumbled[string(p.UID)+"/"+c.Name] &&
 				spec.Lifecycle != nil && spec.Lifecycle.PostStart != nil && !k.hooked[c.ID] {
 				k.world.violated("container %s of %s is created before the postStart hook of %s has ended", r.Container, p.UID, c.ID)
 			}

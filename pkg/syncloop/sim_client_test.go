@@ -88,7 +88,7 @@ func (a *agent) Events(ctx context.Context, changed func(types.UID)) error {
 func (a *agent) Pull(ctx context.Context, p *v1.Pod, container string) (ref string, pulled bool, message string, err error) {
 	image := pod.FindContainer(p, container).Image
 	defer a.once("pull " + string(p.UID) + "/" + container)()
-	err = a.do(ctx, call{doing: fmt.Sprintf("pull %s for %s/%s", image, p.UID, container), reason: cri.ReasonPull, limit: 5 * time.Minute,
+	err = a.do(ctx, call{doing: fmt.Sprintf("pull %s for %s/%s", image, p.UID, container), reason: cri.ReasonPull, turn: string(p.UID) + "/" + container, limit: 5 * time.Minute,
 		work: func(string) (<-chan struct{}, error) {
 			if strings.Contains(image, "missing") {
 				return nil, status.Error(codes.NotFound, "no such image")
@@ -118,7 +118,7 @@ func (a *agent) Create(ctx context.Context, p *v1.Pod, r cri.CreateRequest) (c p
 	defer a.once("create " + string(p.UID) + "/" + r.Container)()
 	name := containerName(p, r.Container, r.Attempt)
 	a.world.locked(func() { a.world.checks.creating(a, p, r) })
-	err = a.do(ctx, call{doing: "create " + name, reason: cri.ReasonCreate, changes: true, limit: callLimit, name: name, starts: p,
+	err = a.do(ctx, call{doing: "create " + name, reason: cri.ReasonCreate, turn: string(p.UID) + "/" + r.Container, changes: true, limit: callLimit, name: name, starts: p,
 		work: func(id string) (<-chan struct{}, error) {
 			made, err := m.addContainer(id, p, r)
 			if err == nil {
@@ -132,7 +132,18 @@ func (a *agent) Create(ctx context.Context, p *v1.Pod, r cri.CreateRequest) (c p
 func (a *agent) Start(ctx context.Context, p *v1.Pod, c pod.Container) (started pod.Container, err error) {
 	started = c
 	defer a.once("start " + c.ID)()
-	err = a.do(ctx, call{doing: "start " + c.ID, reason: cri.ReasonRun, changes: true, limit: callLimit, starts: p,
+	var k *container
+	a.world.locked(func() {
+		if k = a.world.runtime.containers[c.ID]; k != nil {
+			k.starting++
+		}
+	})
+	err = a.do(ctx, call{doing: "start " + c.ID, reason: cri.ReasonRun, turn: string(p.UID) + "/" + c.Name, changes: true, limit: callLimit, starts: p,
+		over: func() {
+			if k != nil {
+				k.starting--
+			}
+		},
 		work: func(string) (<-chan struct{}, error) {
 			k, err := a.world.runtime.startContainer(c.ID)
 			if err == nil {
@@ -163,6 +174,9 @@ func (a *agent) Remove(ctx context.Context, id string) error {
 	defer a.once("remove " + id)()
 	return a.do(ctx, call{doing: "remove " + id, changes: true, limit: callLimit, work: func(string) (<-chan struct{}, error) {
 		if c := a.world.runtime.containers[id]; c != nil {
+			if c.starting > 0 {
+				return nil, fmt.Errorf("container %s is in starting state, can't be removed", id)
+			}
 			a.world.checks.removing(c)
 			a.world.runtime.removeContainer(c)
 		}

@@ -125,6 +125,7 @@ func (w *world) prepare() (steps []step, calm time.Duration) {
 // makeNeeded makes the pod one that all others wait for.
 func (w *world) makeNeeded(d *draft) {
 	d.static = false
+	d.pod.Name = "needed"
 	d.pod.Spec.InitContainers = nil
 	d.pod.Spec.Containers = d.pod.Spec.Containers[:1]
 	c := &d.pod.Spec.Containers[0]
@@ -136,7 +137,10 @@ func (w *world) makeNeeded(d *draft) {
 
 func (w *world) put(o *origins, d *draft) {
 	w.say("%s: %s is put, version %d", d.origin, d.pod.UID, d.version)
-	o.put(d)
+	uid := o.put(d)
+	for _, c := range d.pod.Spec.Containers {
+		delete(w.checks.backoff, string(uid)+"/"+c.Name) // a changed one begins anew
+	}
 }
 
 // meddle draws one change of a source.
@@ -217,7 +221,9 @@ func (w *world) run() {
 		w.say("no more faults")
 		w.quiet = true
 	})
-	w.settle()
+	if len(w.wrong) == 0 {
+		w.settle()
+	}
 	w.stopAgent(false)
 }
 

@@ -61,7 +61,7 @@ func (w *world) rest() {
 			audits = 2 * (int(idle/eagerAudit) + 1)
 		}
 		// A container that begins anew takes about ten calls and looks.
-		if most := audits + 25*(w.runtime.made-made) + 2*len(w.wanted())*int(idle/longest+1); w.checks.calls-calls > most {
+		if most := audits + 25*(w.runtime.made-made) + 6*len(w.wanted())*int(idle/longest+1); w.checks.calls-calls > most {
 			w.violated("%d calls in %s in which %d things were made", w.checks.calls-calls, idle, w.runtime.made-made)
 		}
 		w.checks.all()
@@ -156,6 +156,8 @@ func (w *world) unwell(p pod.Pod, spec *v1.Pod) string {
 		return w.queued(p)
 	case p.Stop != nil:
 		return "is being ended"
+	case len(p.Doing) > 0:
+		return "is at something"
 	}
 	for _, c := range append(spec.Spec.InitContainers, spec.Spec.Containers...) {
 		if why := w.late(p, c); why != "" {

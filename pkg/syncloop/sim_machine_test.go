@@ -42,8 +42,10 @@ type container struct {
 	pod.Container
 	pod   *v1.Pod
 	life  life
-	timer *time.Timer   // its own end
-	ended chan struct{} // closed when it has ended
+	timer *time.Timer // its own end
+	// starting counts the start calls that the runtime is at.
+	starting int
+	ended    chan struct{} // closed when it has ended
 }
 
 func newMachine(w *world) *machine {
@@ -242,13 +244,11 @@ func (m *machine) found() map[types.UID]cri.Found {
 	return out
 }
 
-// alive are the IDs of what runs, by pod.
+// alive are the IDs of what runs, by pod; none for a pod that is but left.
 func (m *machine) alive() map[types.UID][]string {
 	out := map[types.UID][]string{}
 	for uid, f := range m.found() {
-		if ids := living(f.View); len(ids) > 0 {
-			out[uid] = ids
-		}
+		out[uid] = living(f.View)
 	}
 	return out
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // capacity is what the pods may have together.
-var capacity = v1.ResourceList{v1.ResourceCPU: resource.MustParse("2"), v1.ResourcePods: resource.MustParse("7")}
+var capacity = v1.ResourceList{v1.ResourceCPU: resource.MustParse("2"), v1.ResourcePods: resource.MustParse("9")}
 
 // draft is a pod as its author thinks of it. A static one gets another UID
 // with every version.

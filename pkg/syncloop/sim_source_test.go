@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/nodeagent/nodeagent/pkg/source"
 )
 
@@ -23,10 +25,11 @@ func newOrigins(name string) *origins {
 }
 
 // put makes the draft's present version what the source wants.
-func (o *origins) put(d *draft) {
+func (o *origins) put(d *draft) types.UID {
 	o.drafts[d.origin] = d
 	o.now[d.origin] = source.Desired{Pod: d.made(o.name), Origin: d.origin}
 	o.touch()
+	return o.now[d.origin].Pod.UID
 }
 
 func (o *origins) remove(origin string) {

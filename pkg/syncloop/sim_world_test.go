@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -67,8 +68,12 @@ func (w *world) say(format string, args ...any) {
 
 // violated notes that an invariant does not hold. The caller holds w.mu.
 func (w *world) violated(format string, args ...any) {
-	w.say("VIOLATED: "+format, args...)
-	w.wrong = append(w.wrong, fmt.Sprintf(format, args...))
+	text := fmt.Sprintf(format, args...)
+	if slices.Contains(w.wrong, text) {
+		return
+	}
+	w.say("VIOLATED: %s", text)
+	w.wrong = append(w.wrong, text)
 }
 
 func (w *world) report() string { return strings.Join(w.script, "\n") }
