@@ -172,14 +172,31 @@ func (p *Pod) end(e Ended) {
 	p.Stop = &stop
 }
 
+// judge takes the ledger's verdict. One that says nothing says to ask again:
+// the pod may have its name now, and an answer of waiting that is under way may
+// be from before.
 func (p *Pod) judge(e Judged) {
+	key := Action{Kind: Admit}.Key()
+	asked, asking := p.Doing[key]
+	if e.Verdict.State == Unasked {
+		if asking {
+			asked.Outdated = true
+			p.Doing = with(p.Doing, key, asked)
+		} else if p.Verdict.State == Waiting {
+			p.Verdict = Verdict{}
+		}
+		return
+	}
 	p.Verdict = e.Verdict
+	if e.Verdict.State == Waiting && asked.Outdated {
+		p.Verdict = Verdict{}
+	}
 	if e.Verdict.State == Granted && p.Setup.Recorded == nil {
 		// The grant was written with the pod as it is now.
 		r := p.Record()
 		p.Setup.Recorded = &r
 	}
-	p.Doing = without(p.Doing, Action{Kind: Admit}.Key())
+	p.Doing = without(p.Doing, key)
 	p.Steps = p.stepped(Step{Key: string(Admit), Began: e.At, Ended: e.At, Error: e.Verdict.Message})
 	if e.Verdict.State != Refused || p.Stop != nil {
 		return

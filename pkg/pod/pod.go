@@ -243,7 +243,8 @@ type Doing struct {
 	Changes  int // Pod.Changes when it began
 	Canceled bool
 	// Outdated says of an Observe that the runtime hinted at a change since it
-	// began: what it brings may be older than the hint.
+	// began: what it brings may be older than the hint. Of an Admit it says that
+	// a name came free since.
 	Outdated bool
 }
 

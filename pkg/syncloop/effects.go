@@ -70,14 +70,20 @@ func (a *actor) admit(p pod.Pod) (pod.Verdict, error) {
 
 // inSlot runs a create or start call in a start slot.
 func (a *actor) inSlot(ctx, wish context.Context, p pod.Pod, done *pod.Done) error {
-	prio := pod.Priority(p.Spec)
-	if err := a.loop.slots.acquire(wish, rank{critical: prio >= pod.SystemCritical, priority: prio, since: p.Started}); err != nil {
+	if err := a.loop.slots.acquire(wish, rankOf(p, done.Action)); err != nil {
 		return err
 	}
 	defer a.loop.slots.release()
 	ctx, cancel := context.WithTimeout(ctx, a.loop.Timeout)
 	defer cancel()
 	return a.start(ctx, p, done)
+}
+
+func rankOf(p pod.Pod, act pod.Action) rank {
+	_, failed := p.Setup.Failures[act.Key()]
+	failed = failed || p.Containers[act.Container].Failure != nil
+	prio := pod.Priority(p.Spec)
+	return rank{critical: prio >= pod.SystemCritical, failed: failed, priority: prio, since: p.Started}
 }
 
 func (a *actor) start(ctx context.Context, p pod.Pod, done *pod.Done) error {

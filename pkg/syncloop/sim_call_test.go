@@ -23,6 +23,8 @@ type call struct {
 	turn string
 	// name is taken in the runtime while the call is under way, "" for none.
 	name string
+	// refused says, with world.mu held, that the runtime is already at it.
+	refused func() error
 	// work does what is asked for, with world.mu held. What it returns, if
 	// anything, is waited for before the call ends.
 	work func(id string) (<-chan struct{}, error)
@@ -91,6 +93,9 @@ func (a *agent) do(ctx context.Context, c call) error {
 			id, err = w.runtime.reserve(c.name)
 		}
 	})
+	if err == nil && c.refused != nil {
+		w.locked(func() { err = c.refused() })
+	}
 	if err != nil {
 		w.locked(c.over)
 		return a.failed(c, status.Error(codes.Unknown, err.Error()), true)
@@ -154,6 +159,8 @@ func (a *agent) abandon(c call, f fate, id string) {
 	w.after(f.late, func() {
 		w.say("late: %s", c.doing)
 		c.over()
+		w.tardy = true
+		defer func() { w.tardy = false }()
 		if _, err := c.work(id); err != nil {
 			delete(w.runtime.names, c.name)
 		} else if s := w.runtime.sandboxes[id]; s != nil {

@@ -139,6 +139,12 @@ func (a *agent) Start(ctx context.Context, p *v1.Pod, c pod.Container) (started 
 		}
 	})
 	err = a.do(ctx, call{doing: "start " + c.ID, reason: cri.ReasonRun, turn: string(p.UID) + "/" + c.Name, changes: true, limit: callLimit, starts: p,
+		refused: func() error {
+			if k != nil && k.starting > 1 {
+				return fmt.Errorf("container %s is already in starting state", c.ID)
+			}
+			return nil
+		},
 		over: func() {
 			if k != nil {
 				k.starting--

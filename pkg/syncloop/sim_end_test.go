@@ -26,7 +26,7 @@ func (w *world) settle() {
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
 		w.locked(func() { w.checks.all(); amiss = w.amiss() })
-		if len(amiss) == 0 || len(w.wrong) > 0 {
+		if len(amiss) == 0 && !w.busy() || len(w.wrong) > 0 {
 			break
 		}
 	}
@@ -38,6 +38,16 @@ func (w *world) settle() {
 	if len(w.wrong) == 0 {
 		w.rest()
 	}
+}
+
+// busy says whether the agent is at something.
+func (w *world) busy() bool {
+	for _, a := range w.agent.loop.all() {
+		if len(a.now.Load().Doing) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // rest: when nothing changes the agent does nothing.
@@ -156,8 +166,6 @@ func (w *world) unwell(p pod.Pod, spec *v1.Pod) string {
 		return w.queued(p)
 	case p.Stop != nil:
 		return "is being ended"
-	case len(p.Doing) > 0:
-		return "is at something"
 	}
 	for _, c := range append(spec.Spec.InitContainers, spec.Spec.Containers...) {
 		if why := w.late(p, c); why != "" {

@@ -25,6 +25,7 @@ type world struct {
 	wrong  []string
 	rolls  map[string]uint64
 	quiet  bool // no more faults
+	tardy  bool // what happens now was asked for by a caller that is gone
 
 	runtime *machine
 	disk    *disk

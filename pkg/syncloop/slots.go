@@ -1,6 +1,7 @@
 package syncloop
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -16,9 +17,12 @@ type slots struct {
 	waiting []*waiter // foremost first
 }
 
-// rank orders those who wait: critical pods, then higher priority, then age.
+// rank orders those who wait: critical pods, then those that have not failed
+// yet, then higher priority, then age. What failed comes last because it may
+// hang again, and perhaps until somebody behind it runs.
 type rank struct {
 	critical bool
+	failed   bool
 	priority int32
 	since    time.Time
 }
@@ -32,17 +36,23 @@ type waiter struct {
 func newSlots(n int) *slots { return &slots{free: n + 1} }
 
 func (r rank) compare(o rank) int {
-	switch {
-	case r.critical != o.critical && r.critical, r.priority > o.priority:
-		return -1
-	case r.critical != o.critical, r.priority < o.priority:
+	first := func(a, b bool) int {
+		switch {
+		case a == b:
+			return 0
+		case a:
+			return -1
+		}
 		return 1
 	}
-	return r.since.Compare(o.since)
+	return cmp.Or(first(r.critical, o.critical), first(!r.failed, !o.failed), cmp.Compare(o.priority, r.priority), r.since.Compare(o.since))
 }
 
 // acquire waits for a slot. The error is the context's.
 func (s *slots) acquire(ctx context.Context, r rank) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	if s.admits(r) && len(s.waiting) == 0 {
 		s.free--
@@ -61,7 +71,11 @@ func (s *slots) acquire(ctx context.Context, r rank) error {
 	s.mu.Unlock()
 	select {
 	case <-w.turn:
-		return nil
+		if ctx.Err() == nil {
+			return nil
+		}
+		s.release()
+		return ctx.Err()
 	case <-ctx.Done():
 		s.leave(w)
 		return ctx.Err()
