@@ -285,12 +285,17 @@ func readManifest(ctx context.Context, path, nodeName string) (source.Update, er
 	updates := make(chan source.Update)
 	done := make(chan error, 1)
 	go func() { done <- source.NewFile(path, nodeName, time.Hour).Run(ctx, updates) }()
-	select {
-	case u := <-updates:
-		cancel()
-		<-done
-		return u, nil
-	case err := <-done:
-		return source.Update{}, err
+	for {
+		select {
+		case u := <-updates:
+			if len(u.Held) > 0 && len(u.Problems) == 0 {
+				continue // in doubt whether somebody still writes it
+			}
+			cancel()
+			<-done
+			return u, nil
+		case err := <-done:
+			return source.Update{}, err
+		}
 	}
 }

@@ -117,7 +117,7 @@ func (a *Agent) build(root string) (*parts, error) {
 	sources := a.sources()
 	loop := syncloop.New(syncloop.Config{
 		Runtime: client, Volumes: vols, Cgroups: tree, Records: store, Hooks: hooks{client}, Log: a.log,
-		Sources: names(sources), Known: a.known(store), Allocatable: allocatable,
+		Sources: names(sources), Known: a.known(store), Allocatable: allocatable, Sysctls: k.AllowedUnsafeSysctls,
 		Node:    pod.Node{Name: a.config.Node.Name, HostIPs: ips, MaxBackoff: maxBackoff(a.config)},
 		Slots:   2 * runtime.NumCPU(),
 		Timeout: k.RuntimeRequestTimeout.Duration, Connected: tree.connect, Fault: a.fault,

@@ -40,7 +40,7 @@ var fieldSettings = map[string]setting{
 	"podLogsDir":               {state: built},
 	"crashLoopBackOff":         {state: built},
 	"seccompDefault":           {state: built},
-	"allowedUnsafeSysctls":     {state: harmless, why: "pods with unsafe sysctls are still refused"},
+	"allowedUnsafeSysctls":     {state: built},
 	"userNamespaces":           {state: unsafe, why: "pods would get ranges of user IDs of another length"},
 	"oomScoreAdj":              {state: built},
 	"maxOpenFiles":             {state: harmless, why: "the limit of the service that starts the agent applies"},

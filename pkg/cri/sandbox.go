@@ -7,6 +7,8 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/nodeagent/nodeagent/pkg/pod"
 )
 
 // SandboxConfig is the pod's sandbox with number attempt, as the kubelet
@@ -62,7 +64,7 @@ func linuxSandbox(p *v1.Pod, m Machine, o PodOptions) (*runtimeapi.LinuxPodSandb
 	}
 	psc := orEmpty(p.Spec.SecurityContext)
 	for _, s := range psc.Sysctls {
-		cfg.Sysctls[dotted(s.Name)] = s.Value
+		cfg.Sysctls[pod.SysctlName(s.Name)] = s.Value
 	}
 	var err error
 	if sc.NamespaceOptions, err = namespaces(p); err != nil {
@@ -74,15 +76,6 @@ func linuxSandbox(p *v1.Pod, m Machine, o PodOptions) (*runtimeapi.LinuxPodSandb
 	sc.RunAsUser, sc.RunAsGroup = int64Value(psc.RunAsUser), int64Value(psc.RunAsGroup)
 	sc.SelinuxOptions = selinuxOptions(psc.SELinuxOptions)
 	return cfg, nil
-}
-
-// dotted is the sysctl's name with dots as separators. In a name whose first
-// separator is a slash, dots are part of the words (behaviour row 1.9-10).
-func dotted(name string) string {
-	if i := strings.IndexAny(name, "./"); i < 0 || name[i] == '.' {
-		return name
-	}
-	return strings.NewReplacer("/", ".", ".", "/").Replace(name)
 }
 
 // portMappings are the main containers' ports. Of ports of one container that

@@ -24,6 +24,8 @@ type Ledger struct {
 	// ephemeral-storage, hugepages. A resource that is not in it is not
 	// checked (behaviour row 1.2-16).
 	Allocatable v1.ResourceList
+	// Sysctls may be set by pods besides the safe ones (allowedUnsafeSysctls).
+	Sysctls []string
 	// Grants are the pods let in.
 	Grants map[types.UID]Grant
 	// Queue holds the pods that wait for their full name, in arrival order.
@@ -38,6 +40,10 @@ type Claim struct {
 	Name     string
 	Requests v1.ResourceList
 	Ports    []Port
+	// Sysctls are the names of those it sets, in namespaces of its own unless
+	// it shares the host's.
+	Sysctls              []string
+	HostNetwork, HostIPC bool
 }
 
 // Grant is a claim that was let in.
@@ -52,9 +58,14 @@ type Port struct {
 
 // ClaimOf is what the pod asks for.
 func ClaimOf(p *v1.Pod) Claim {
-	c := Claim{UID: p.UID, Requests: helpers.PodRequests(p, helpers.PodResourcesOptions{})}
+	c := Claim{UID: p.UID, HostNetwork: p.Spec.HostNetwork, HostIPC: p.Spec.HostIPC, Requests: helpers.PodRequests(p, helpers.PodResourcesOptions{})}
 	if pod.IsStatic(p) {
 		c.Name = pod.FullName(p)
+	}
+	if sc := p.Spec.SecurityContext; sc != nil {
+		for _, s := range sc.Sysctls {
+			c.Sysctls = append(c.Sysctls, pod.SysctlName(s.Name))
+		}
 	}
 	containers := slices.Clone(p.Spec.Containers)
 	for _, i := range p.Spec.InitContainers {
@@ -143,9 +154,12 @@ func (l Ledger) holder(c Claim) types.UID {
 	return ""
 }
 
-// judge checks the claim against what is left (behaviour rows 1.2-3, 1.2-4).
+// judge checks the claim against what is left (behaviour rows 1.2-3, 1.2-4, 1.2-9).
 // Only the first reason is told.
 func (l Ledger) judge(c Claim) pod.Verdict {
+	if v := l.judgeSysctls(c); v.State == pod.Refused {
+		return v
+	}
 	if most, ok := l.Allocatable[v1.ResourcePods]; ok && int64(len(l.Grants)) >= most.Value() {
 		return outOf(v1.ResourcePods, 1, int64(len(l.Grants)), most.Value())
 	}

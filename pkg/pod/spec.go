@@ -2,6 +2,7 @@ package pod
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -182,4 +183,13 @@ const SourceAnnotation = "kubernetes.io/config.source"
 func IsStatic(spec *v1.Pod) bool {
 	s := spec.Annotations[SourceAnnotation]
 	return s != "" && s != "api"
+}
+
+// SysctlName is the sysctl's name with dots as separators. In a name whose first
+// separator is a slash, dots are part of the words (behaviour row 1.9-10).
+func SysctlName(name string) string {
+	if i := strings.IndexAny(name, "./"); i < 0 || name[i] == '.' {
+		return name
+	}
+	return strings.NewReplacer("/", ".", ".", "/").Replace(name)
 }

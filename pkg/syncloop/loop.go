@@ -38,6 +38,8 @@ type Config struct {
 	Node pod.Node
 	// Allocatable is what pods may have together.
 	Allocatable v1.ResourceList
+	// Sysctls are those that pods may set besides the safe ones.
+	Sysctls []string
 	// Slots is how many create and start calls run at once, at least 1.
 	Slots int
 	// Timeout bounds each runtime call (runtimeRequestTimeout).
@@ -86,7 +88,7 @@ func New(c Config) *Loop {
 		actors: map[types.UID]*actor{}, merge: source.NewMerge(c.Sources...),
 		adopted: map[types.UID]types.UID{}, ended: map[types.UID]bool{},
 	}
-	l.grants.ledger = ledger.Ledger{Allocatable: c.Allocatable}
+	l.grants.ledger = ledger.Ledger{Allocatable: c.Allocatable, Sysctls: c.Sysctls}
 	node := c.Node
 	node.Runtime = cmp.Or(node.Runtime, "not asked yet")
 	l.node.Store(&node)
