@@ -3,14 +3,11 @@ package syncloop
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"slices"
 	"time"
-
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodeagent/nodeagent/pkg/pod"
 	"github.com/nodeagent/nodeagent/pkg/source"
@@ -145,7 +142,7 @@ func (w *world) put(o *origins, d *draft) {
 
 // meddle draws one change of a source.
 func (w *world) meddle(r *rand.Rand, add func(time.Duration, func()), at time.Duration, o *origins, d *draft) {
-	for_ := between(r, 100*time.Millisecond, time.Minute)
+	pause := between(r, 100*time.Millisecond, time.Minute)
 	switch r.IntN(4) {
 	case 0:
 		add(at, func() { d.change(w.dice("change %s", d.origin)); w.put(o, d) })
@@ -153,10 +150,10 @@ func (w *world) meddle(r *rand.Rand, add func(time.Duration, func()), at time.Du
 		add(at, func() { w.say("%s is removed", d.origin); o.remove(d.origin) })
 	case 2:
 		add(at, func() { w.say("%s is removed, and comes back", d.origin); o.remove(d.origin) })
-		add(at+for_, func() { w.put(o, d) })
+		add(at+pause, func() { w.put(o, d) })
 	case 3:
 		add(at, func() { w.say("%s cannot be read", d.origin); o.held[d.origin] = true; o.touch() })
-		add(at+for_, func() { w.say("%s can be read", d.origin); delete(o.held, d.origin); o.touch() })
+		add(at+pause, func() { w.say("%s can be read", d.origin); delete(o.held, d.origin); o.touch() })
 	}
 }
 
@@ -226,5 +223,3 @@ func (w *world) run() {
 	}
 	w.stopAgent(false)
 }
-
-func ids(m map[types.UID]bool) string { return fmt.Sprint(slices.Sorted(maps.Keys(m))) }

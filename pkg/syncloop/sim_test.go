@@ -15,7 +15,7 @@ import (
 // faults have stopped, all that is wanted must run and all else be gone.
 //
 // NODEAGENT_SEED=n runs one seed and prints what happened;
-// NODEAGENT_SEEDS=n runs so many.
+// NODEAGENT_SEEDS=n runs the first n.
 func TestSimulation(t *testing.T) {
 	if s := os.Getenv("NODEAGENT_SEED"); s != "" {
 		w := simulate(t, number(t, s))
@@ -33,7 +33,7 @@ func TestSimulation(t *testing.T) {
 	for c := range uint64(chunks) {
 		t.Run(fmt.Sprintf("chunk%d", c), func(t *testing.T) {
 			t.Parallel()
-			for seed := c; seed < seeds; seed += chunks {
+			for seed := c; seed < seeds && !t.Failed(); seed += chunks {
 				t.Run(fmt.Sprintf("seed%d", seed), func(t *testing.T) {
 					if w := simulate(t, seed); t.Failed() {
 						t.Logf("replay: NODEAGENT_SEED=%d go test ./pkg/syncloop -run TestSimulation -v\n%s", seed, w.report())
