@@ -175,7 +175,7 @@ type hooks struct{ *agent }
 
 func (h hooks) Run(ctx context.Context, p *v1.Pod, id string, hook *v1.LifecycleHandler) error {
 	seconds := hook.Sleep.Seconds
-	defer h.once(fmt.Sprintf("hook of %d s in %s", seconds, id))()
+	defer h.once(fmt.Sprintf("hook %p in %s", hook, id))() // postStart may be ending while preStop begins
 	var ended chan struct{}
 	h.world.locked(func() {
 		if c := h.world.runtime.containers[id]; c != nil && c.State == pod.Running {
