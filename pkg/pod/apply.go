@@ -78,7 +78,10 @@ func (p *Pod) want(w Wanted) {
 	for name, hash := range w.Hashes {
 		if p.Hashes[name] != hash {
 			p.remember(name, func(m *Memory) {
-				m.Image, m.Failure, m.PullBackoff, m.Backoff = "", nil, Backoff{}, Backoff{}
+				m.Image, m.PullBackoff, m.Backoff = "", Backoff{}, Backoff{}
+				if f := m.Failure; f != nil && !(f.Reason == startFailed && f.Uncertain) {
+					m.Failure = nil // a start that may yet happen is not forgotten
+				}
 			})
 		}
 	}

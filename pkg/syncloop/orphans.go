@@ -1,7 +1,9 @@
 package syncloop
 
 import (
+	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -39,11 +41,6 @@ func (l *Loop) list(ctx context.Context, found listed) {
 // enter gives the pods that run already their grants before any other pod is
 // judged.
 func (l *Loop) enter(found listed) {
-	for _, r := range l.Known {
-		if r.Granted && !pod.IsTerminal(r.Phase) {
-			l.grants.enter(ledger.ClaimOf(r.Spec))
-		}
-	}
 	for uid, f := range found {
 		if _, known := l.Known[uid]; !known && lives(f.View) {
 			// Little is known of it, but that it has its name.
@@ -54,6 +51,29 @@ func (l *Loop) enter(found listed) {
 		if f, ok := found[d.Pod.UID]; ok && lives(f.View) {
 			l.grants.enter(ledger.ClaimOf(d.Pod))
 		}
+	}
+	l.enterKnown(found)
+}
+
+// enterKnown enters those that live for what their records say. The others had
+// their grants before too, but one may have ended since for another's sake.
+func (l *Loop) enterKnown(found listed) {
+	var others []ledger.Claim
+	byAge := func(a, b types.UID) int {
+		return cmp.Or(l.Known[a].Started.Compare(l.Known[b].Started), cmp.Compare(a, b))
+	}
+	for _, uid := range slices.SortedFunc(maps.Keys(l.Known), byAge) {
+		r := l.Known[uid]
+		switch {
+		case !r.Granted || pod.IsTerminal(r.Phase):
+		case lives(found[uid].View):
+			l.grants.enter(ledger.ClaimOf(r.Spec))
+		default:
+			others = append(others, ledger.ClaimOf(r.Spec))
+		}
+	}
+	for _, c := range others {
+		l.grants.admit(c)
 	}
 }
 
