@@ -34,11 +34,13 @@ type options struct {
 // burst is how many pods are wanted at once.
 const burst = 30
 
-// sections run in this order: the later ones use the pods that idle leaves.
-var sections = []struct {
+type section struct {
 	name string
 	run  func(*bed, context.Context) error
-}{
+}
+
+// sections run in this order: the later ones use the pods that idle leaves.
+var sections = []section{
 	{"serial", (*bed).serial},
 	{"burst", (*bed).bursts},
 	{"idle", (*bed).idle},
@@ -107,12 +109,7 @@ func parse() (options, error) {
 	}
 	slices.Sort(o.pods)
 	for _, name := range strings.FieldsFunc(*only, func(r rune) bool { return r == ',' }) {
-		if !slices.ContainsFunc(sections, func(s struct {
-			name string
-			run  func(*bed, context.Context) error
-		}) bool {
-			return s.name == name
-		}) {
+		if !slices.ContainsFunc(sections, func(s section) bool { return s.name == name }) {
 			return o, fmt.Errorf("-only: no section %q", name)
 		}
 		o.only = append(o.only, name)

@@ -74,11 +74,21 @@ func emptyMemory(program string) (memory, error) {
 	if err != nil {
 		return memory{}, err
 	}
+	output, err := cmd.StdoutPipe()
+	if err != nil {
+		return memory{}, err
+	}
 	if err := cmd.Start(); err != nil {
 		return memory{}, err
 	}
 	defer func() { _ = cmd.Wait() }() // it ends with its input
 	defer input.Close()
-	time.Sleep(2 * time.Second) // until every package is initialised, which nothing tells
+	// Once it answers, every package is initialised.
+	if _, err := input.Write([]byte{'\n'}); err != nil {
+		return memory{}, err
+	}
+	if _, err := output.Read(make([]byte, 1)); err != nil {
+		return memory{}, err
+	}
 	return memoryOf(cmd.Process.Pid)
 }

@@ -107,16 +107,12 @@ func (b *bed) steps(ctx context.Context, name string, dropped time.Time, s *seri
 	if b.floor == nil {
 		return nil
 	}
-	r, err := local.NewClient(b.agent.Root).Report(ctx)
+	taken, err := b.taken(ctx, name)
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(r.Pods, func(p local.Pod) bool { return p.Name == inRuntime(name) })
-	if i < 0 {
-		return fmt.Errorf("the agent does not report pod %s", name)
-	}
 	var first, sandbox time.Time
-	for _, step := range r.Pods[i].Steps {
+	for _, step := range taken {
 		if first.IsZero() || step.Began.Before(first) {
 			first = step.Began
 		}
@@ -131,6 +127,19 @@ func (b *bed) steps(ctx context.Context, name string, dropped time.Time, s *seri
 	s.noticed = append(s.noticed, milliseconds(first.Sub(dropped)))
 	s.prepared = append(s.prepared, milliseconds(sandbox.Sub(first)))
 	return nil
+}
+
+// taken are the newest steps that the agent took for a pod, oldest first.
+func (b *bed) taken(ctx context.Context, name string) ([]local.Step, error) {
+	r, err := local.NewClient(b.agent.Root).Report(ctx)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(r.Pods, func(p local.Pod) bool { return p.Name == inRuntime(name) })
+	if i < 0 {
+		return nil, fmt.Errorf("the agent does not report pod %s", name)
+	}
+	return r.Pods[i].Steps, nil
 }
 
 func (b *bed) tellSerial(s *serialSamples) {

@@ -18,10 +18,11 @@ import (
 // tree is the cgroup tree, which can only be made once the runtime has said
 // which driver it uses (behaviour row 1.15-4).
 type tree struct {
-	options cgroups.Options
-	log     *slog.Logger
-	runtime *cri.Client // set once it is made
-	made    atomic.Pointer[cgroups.Tree]
+	options  cgroups.Options
+	log      *slog.Logger
+	runtime  *cri.Client // set once it is made
+	made     atomic.Pointer[cgroups.Tree]
+	enforced atomic.Bool
 }
 
 var errNoTree = errors.New("the cgroup tree is not made yet: the runtime has not answered")
@@ -65,12 +66,22 @@ func (t *tree) connect(ctx context.Context) error {
 	if err := made.Setup(ctx); err != nil {
 		return err
 	}
-	if err := made.Enforce(ctx); err != nil {
-		// What runs already may use more than the limit; the pods matter more.
-		t.log.Warn("the limit of all pods together was not set (enforceNodeAllocatable)", "error", err)
+	if err := t.enforce(ctx, made); err != nil {
+		t.log.Warn("the limit of all pods together is not set yet (enforceNodeAllocatable); tried again as pods come and go", "error", err)
 	}
 	t.made.Store(made)
 	return nil
+}
+
+// enforce limits all pods together. It fails while what runs already uses more
+// than that, which is no reason to end anything (behaviour row 1.15-12).
+func (t *tree) enforce(ctx context.Context, made *cgroups.Tree) error {
+	if t.enforced.Load() {
+		return nil
+	}
+	err := made.Enforce(ctx)
+	t.enforced.Store(err == nil)
+	return err
 }
 
 // parent is the pod's cgroup for CRI.
@@ -100,6 +111,7 @@ func (t *tree) Remove(ctx context.Context, uid types.UID, qos v1.PodQOSClass) er
 // UpdateQoS implements syncloop.Cgroups.
 func (t *tree) UpdateQoS(ctx context.Context, pods []*v1.Pod) error {
 	if made := t.made.Load(); made != nil {
+		_ = t.enforce(ctx, made) // told when it failed first
 		return made.UpdateQoS(ctx, pods)
 	}
 	return errNoTree

@@ -22,10 +22,6 @@ func New(w Wanted, view View, r *Record) Pod {
 			p.Containers[name] = Memory{Ran: c.Ran, Restarts: c.Restarts, Backoff: c.Backoff, PullBackoff: c.PullBackoff}
 		}
 	}
-	for name, n := range view.Logged {
-		p.remember(name, func(m *Memory) { m.Ran, m.Restarts = true, max(m.Restarts, n) })
-	}
-	view.Logged = nil
 	p = p.see(view, w.At)
 	p.presumeLost(w.At)
 	switch {
@@ -60,6 +56,12 @@ func Apply(p Pod, event Event) Pod {
 	case Done:
 		at = e.At
 		p = p.done(e)
+	case Logged:
+		at = e.At
+		for name, n := range e.Restarts {
+			p.remember(name, func(m *Memory) { m.Ran, m.Restarts = true, max(m.Restarts, n) })
+		}
+		p.presumeLost(at)
 	case Changed:
 		at = e.At
 		p.hint()

@@ -56,6 +56,13 @@ type Done struct {
 	Record    *Record    // Save
 }
 
+// Logged is the highest log number found of each container: the restart count
+// of instances of which nothing else is left (behaviour row T4).
+type Logged struct {
+	At       time.Time
+	Restarts map[string]int32
+}
+
 // Changed is a hint that the runtime's view of the pod changed.
 type Changed struct{ At time.Time }
 
@@ -87,6 +94,7 @@ func (Ended) isEvent()   {}
 func (Judged) isEvent()  {}
 func (Begun) isEvent()   {}
 func (Done) isEvent()    {}
+func (Logged) isEvent()  {}
 func (Changed) isEvent() {}
 func (Probed) isEvent()  {}
 func (Tick) isEvent()    {}

@@ -100,9 +100,6 @@ type Stop struct {
 type View struct {
 	Sandboxes  []Sandbox   // newest first
 	Containers []Container // newest first
-	// Logged is the highest log number found for a container whose runtime
-	// record is gone (behaviour row T4). Filled once, at start.
-	Logged map[string]int32
 }
 
 // Sandbox is a pod sandbox as CRI shows it.

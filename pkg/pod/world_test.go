@@ -290,12 +290,11 @@ func (w *world) verbRestart(a args, _ []string) string {
 			w.t.Fatal(err)
 		}
 	}
-	v := cloneView(w.runtime)
+	w.pod = New(Wanted{At: w.now, Spec: w.pod.Spec, Origin: w.pod.Origin, Hashes: w.pod.Hashes}, cloneView(w.runtime), r)
 	if s := a.named["logged"]; s != "" {
 		name, n, _ := strings.Cut(s, ":")
-		v.Logged = map[string]int32{name: int32(number(w.t, n))}
+		w.pod = Apply(w.pod, Logged{At: w.now, Restarts: map[string]int32{name: int32(number(w.t, n))}})
 	}
-	w.pod = New(Wanted{At: w.now, Spec: w.pod.Spec, Origin: w.pod.Origin, Hashes: w.pod.Hashes}, v, r)
 	w.noted = map[int]int{}
 	return ""
 }

@@ -20,10 +20,12 @@ type actor struct {
 	// now is the newest value, for everybody to read.
 	now atomic.Pointer[pod.Pod]
 
-	pod    pod.Pod
-	told   map[int]int // Note.Seq of what was logged
-	flight map[string]context.CancelFunc
-	work   sync.WaitGroup
+	pod pod.Pod
+	// restored says that an earlier process, or another agent, had the pod.
+	restored bool
+	told     map[int]int // Note.Seq of what was logged
+	flight   map[string]context.CancelFunc
+	work     sync.WaitGroup
 
 	mu     sync.Mutex
 	mounts map[string]string // volume name to host path, from the last Mount
@@ -49,6 +51,7 @@ func (a *actor) run(ctx context.Context) (gone bool) {
 			cancel()
 		}
 	}()
+	a.restore()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -71,6 +74,14 @@ func (a *actor) run(ctx context.Context) (gone bool) {
 				a.apply(e)
 			}
 		}
+	}
+}
+
+// restore learns from the logs how often the containers were restarted, should
+// nothing else tell (behaviour row T4).
+func (a *actor) restore() {
+	if spec := a.pod.Spec; a.restored {
+		a.apply(pod.Logged{At: time.Now(), Restarts: a.loop.Runtime.LoggedRestarts(spec.Namespace, spec.Name, spec.UID)})
 	}
 }
 

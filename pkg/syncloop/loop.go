@@ -77,6 +77,9 @@ type Loop struct {
 // listed is the runtime's full list, read after a (re)connect or by an audit.
 type listed map[types.UID]cri.Found
 
+// folders are the pods that have a folder on disk.
+type folders []types.UID
+
 // removed says that an actor is done.
 type removed types.UID
 
@@ -121,6 +124,8 @@ func (l *Loop) read(ctx context.Context, mail any) {
 		l.list(ctx, m)
 	case removed:
 		l.drop(ctx, types.UID(m))
+	case folders:
+		l.clear(ctx, m)
 	case question:
 		// That it was read is the answer.
 	}
@@ -263,6 +268,9 @@ func (l *Loop) want(ctx context.Context, d source.Desired) {
 	a := l.actor(d.Pod.UID)
 	switch {
 	case a == nil:
+		// Asked here, in their order, pods that come together are let in in that
+		// order; the actor asks again and writes the grant.
+		l.grants.admit(ledger.ClaimOf(d.Pod))
 		w.Hashes = hashes(d.Pod)
 		l.start(ctx, w)
 	case !l.ended[d.Pod.UID] && a.now.Load().Spec != d.Pod:
@@ -297,12 +305,10 @@ func (l *Loop) start(ctx context.Context, w pod.Wanted) *actor {
 		record = &r
 	}
 	found, runs := l.found[uid]
-	if runs || record != nil {
-		found.View.Logged = l.Runtime.LoggedRestarts(w.Spec.Namespace, w.Spec.Name, uid)
-	}
 	delete(l.Known, uid)
 	delete(l.found, uid)
 	a := newActor(l, pod.New(w, found.View, record))
+	a.restored = runs || record != nil
 	l.mu.Lock()
 	l.actors[uid] = a
 	l.mu.Unlock()

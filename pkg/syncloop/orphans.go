@@ -148,14 +148,28 @@ func (l *Loop) sweep(ctx context.Context, wanted map[types.UID]bool) {
 	for uid := range l.Known {
 		uids[uid] = true
 	}
-	dirs, err := l.Volumes.PodDirs()
-	if err != nil {
-		l.Log.Warn("folders of gone pods were not looked for", "error", err)
+	l.work.Go(func() {
+		// A disk that hangs must not stop the loop.
+		dirs, err := l.Volumes.PodDirs()
+		if err != nil {
+			l.Log.Warn("folders of gone pods were not looked for", "error", err)
+		}
+		l.mail.put(folders(dirs))
+	})
+	for uid := range uids {
+		if !wanted[uid] && l.actor(uid) == nil {
+			l.orphan(ctx, uid)
+		}
+	}
+}
+
+// clear ends what is left on disk of pods that nobody knows any more.
+func (l *Loop) clear(ctx context.Context, dirs folders) {
+	wanted := map[types.UID]bool{}
+	for _, d := range l.merge.Pods() {
+		wanted[d.Pod.UID] = true
 	}
 	for _, uid := range dirs {
-		uids[uid] = true
-	}
-	for uid := range uids {
 		if !wanted[uid] && l.actor(uid) == nil {
 			l.orphan(ctx, uid)
 		}
