@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,6 +31,8 @@ func TestCgroupsAndVolumes(t *testing.T) {
 		"HostPathIsAwaited":    hostPathIsAwaited,
 		"EmptyDirIsShared":     emptyDirIsShared,
 		"MountLeftInPodIsKept": mountLeftInPodIsKept,
+		"HostPort":             hostPort,
+		"HostNetwork":          hostNetwork,
 	})
 }
 
@@ -195,5 +199,66 @@ containers:
 	b.gone("mounted", string(p.UID))
 	if got, err := os.ReadFile(data + "/bytes"); err != nil || string(got) != "precious" {
 		b.t.Fatalf("the data is %q, %v", got, err)
+	}
+}
+
+// served is a pod that answers "hello" on a port of the node.
+func served(name, port string) string {
+	return podOf(name, `
+terminationGracePeriodSeconds: 2
+containers:
+- name: main
+  image: BUSYBOX
+  command: [sh, -c, "mkdir /w && echo hello > /w/index.html && httpd -f -p 80 -h /w"]
+  ports: [{containerPort: 80, hostPort: `+port+`}]`)
+}
+
+// hostPort: the port of the node leads to the pod; a second pod that wants it
+// is refused, and the port is free again once the first is gone.
+func hostPort(b *bed) {
+	b.apply("port", served("port", "18080"))
+	first := b.ready("port")
+	b.eventually("the port answers", 10*time.Second, func() error {
+		c, err := b.Network.Dial(context.Background(), "tcp", lab.NodeAddress+":18080")
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(2 * time.Second))
+		if _, err := io.WriteString(c, "GET / HTTP/1.0\r\n\r\n"); err != nil {
+			return err
+		}
+		got, err := io.ReadAll(c)
+		if err == nil && !strings.Contains(string(got), "hello") {
+			err = fmt.Errorf("it says %q", got)
+		}
+		return err
+	})
+	b.apply("port-too", served("port-too", "18080"))
+	second := b.phase("port-too", "Failed")
+	if second.Status.Reason != "NodePorts" && !strings.Contains(second.Status.Message, "port") {
+		b.t.Errorf("refused for %s: %s", second.Status.Reason, second.Status.Message)
+	}
+	b.remove("port-too")
+	b.gone("port-too", string(second.UID))
+	b.remove("port")
+	b.gone("port", string(first.UID))
+	b.apply("port-three", served("port-three", "18080"))
+	b.ready("port-three")
+}
+
+// hostNetwork: such a pod has the node's address, and takes none of the pods'.
+func hostNetwork(b *bed) {
+	b.apply("hostnet", podOf("hostnet", `
+hostNetwork: true
+containers:
+- {name: main, image: BUSYBOX, command: [sh, -c, "trap exit TERM; sleep 1000 & wait"]}`))
+	p := b.ready("hostnet")
+	if p.Status.PodIP != lab.NodeAddress || p.Status.HostIP != lab.NodeAddress {
+		b.t.Errorf("pod IP %s, host IP %s, want %s", p.Status.PodIP, p.Status.HostIP, lab.NodeAddress)
+	}
+	links := b.exec(b.instances(string(p.UID))["main"], "ip", "-o", "link")
+	if !strings.Contains(links, "node0") {
+		b.t.Errorf("it doesn't see the node's links: %s", links)
 	}
 }

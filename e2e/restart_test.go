@@ -32,10 +32,17 @@ containers:
 // TestRuntimeRestarts ends the runtime under running pods: they go on, those
 // that die meanwhile are noticed, those that come meanwhile start after.
 func TestRuntimeRestarts(t *testing.T) {
-	for name, end := range map[string]func(*lab.Runtime) error{"Term": (*lab.Runtime).Terminate, "Kill": (*lab.Runtime).Kill} {
+	for name, how := range map[string]struct {
+		version string
+		end     func(*lab.Runtime) error
+	}{
+		"Term":         {lab.Containerd2, (*lab.Runtime).Terminate},
+		"Kill":         {lab.Containerd2, (*lab.Runtime).Kill},
+		"KillOfOldOne": {lab.Containerd16, (*lab.Runtime).Kill},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := newBed(t, lab.Containerd2)
+			b := newBed(t, how.version)
 			b.start()
 			b.apply("stays", sleeper("stays"))
 			b.apply("dies", podOf("dies", until(b.Lab.Dir, "die")))
@@ -44,7 +51,7 @@ func TestRuntimeRestarts(t *testing.T) {
 			b.ready("dies")
 			was := b.instances(string(stays.UID))["main"]
 
-			b.must(end(b.Runtime))
+			b.must(how.end(b.Runtime))
 			b.eventually("the agent says so", 20*time.Second, func() error {
 				r, err := b.report()
 				if err == nil && r.Node.Runtime == "" {

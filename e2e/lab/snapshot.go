@@ -11,7 +11,7 @@ import (
 )
 
 // State is what exists on the machine on the lab's behalf, one line per
-// mount, network namespace, cgroup, link, process, address.
+// mount, network namespace, cgroup, link, process, log link, address.
 type State map[string]bool
 
 // settle is how long Leaks waits for what ends by itself after its owner said
@@ -63,6 +63,7 @@ func (l *Lab) facts() State {
 	cgroups, err := cgroupsUnder(l.CgroupRoot)
 	add("cgroup", cgroups, err)
 	add("process", l.strangers(), nil)
+	add("log link", logLinks(l.Dir), nil)
 	if l.Network != nil {
 		links, err := l.Network.links()
 		add("link", links, err)

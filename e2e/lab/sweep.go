@@ -52,5 +52,21 @@ func takeDown(id, dir string) error {
 	r := &Runtime{RuntimeOptions: RuntimeOptions{ID: id, Dir: runtimeDir, RunDir: runtimeDir}}
 	err := r.Stop()
 	err = errors.Join(err, (&Network{Name: "lab-" + id}).Close())
+	for _, link := range logLinks(dir) {
+		err = errors.Join(err, removeIfThere(link))
+	}
 	return errors.Join(err, Clean(id, "/"+cgroupPrefix+id, dir))
+}
+
+// logLinks are the links to logs in dir. Agents make them in a folder that is
+// the machine's, and remove them with a pod, but a lab ends with its pods.
+func logLinks(dir string) []string {
+	var found []string
+	links, _ := filepath.Glob("/var/log/containers/*.log")
+	for _, link := range links {
+		if target, err := os.Readlink(link); err == nil && strings.HasPrefix(target, dir+"/") {
+			found = append(found, link)
+		}
+	}
+	return found
 }
