@@ -77,6 +77,7 @@ func (b *bed) otherImage(name string) string {
 
 func imageChangeRestarts(b *bed) {
 	manifest := podOf("image, uid: 5d3c8f1e-0000-4000-8000-00000000aaaa", `
+terminationGracePeriodSeconds: 5
 containers:
 - {name: main, image: BUSYBOX, command: [sh, -c, "trap exit TERM; sleep 1000 & wait"]}
 - {name: other, image: BUSYBOX, command: [sh, -c, "trap exit TERM; sleep 1000 & wait"]}`)
@@ -100,7 +101,9 @@ containers:
 }
 
 func changedFileReplacesPod(b *bed) {
+	// A short grace: a shell that was just started ignores TERM until its trap is set.
 	spec := `
+terminationGracePeriodSeconds: 5
 containers:
 - {name: main, image: BUSYBOX, command: [sh, -c, "trap 'sleep 1; exit' TERM; sleep 1000 & wait"]}`
 	b.apply("replace", podOf("replace", spec))
@@ -410,6 +413,7 @@ containers:
 // same pod by its UID, ended and begun again.
 func podComesBackUnderItsUID(b *bed) {
 	manifest := podOf("again", `
+terminationGracePeriodSeconds: 5
 containers:
 - {name: main, image: BUSYBOX, command: [sh, -c, "trap 'sleep 1; exit' TERM; sleep 1000 & wait"]}`)
 	b.apply("again", manifest)
