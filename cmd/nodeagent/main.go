@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -30,9 +31,19 @@ var commands = map[string]struct {
 	"version": {runVersion, "print the version"},
 }
 
+// patience is how long the agent may take to end. It can be killed at any
+// moment, so nothing is lost by not waiting longer.
+const patience = 20 * time.Second
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, func() {
+		stop() // a second signal ends the process at once
+		time.Sleep(patience)
+		fmt.Fprintln(os.Stderr, "something hangs, a disk perhaps: ending without waiting for it")
+		os.Exit(1)
+	})
 	if err := run(ctx, os.Args); err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", filepath.Base(os.Args[0]), err)
 		os.Exit(1)

@@ -9,7 +9,8 @@ import (
 )
 
 // Alive are the IDs of the ready sandboxes and running containers of every
-// pod, sorted. It costs two calls however many containers there are.
+// pod that has a sandbox, sorted; none for one whose sandboxes are all down. It
+// costs two calls however many containers there are.
 func (c *Client) Alive(ctx context.Context) (map[types.UID][]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.opts.RequestTimeout)
 	defer cancel()
@@ -18,22 +19,25 @@ func (c *Client) Alive(ctx context.Context) (map[types.UID][]string, error) {
 	if err != nil {
 		return nil, failed("", "list containers", err)
 	}
-	ready := &runtimeapi.PodSandboxStateValue{State: runtimeapi.PodSandboxState_SANDBOX_READY}
-	ss, err := c.runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{Filter: &runtimeapi.PodSandboxFilter{State: ready}})
+	ss, err := c.runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
 	if err != nil {
 		return nil, failed("", "list sandboxes", err)
 	}
 	alive := map[types.UID][]string{}
-	add := func(labels map[string]string, id string) {
+	add := func(labels map[string]string, ids ...string) {
 		if uid := types.UID(labels[LabelPodUID]); uid != "" {
-			alive[uid] = append(alive[uid], id)
+			alive[uid] = append(alive[uid], ids...)
 		}
 	}
 	for _, x := range cs.Containers {
 		add(x.Labels, x.Id)
 	}
 	for _, x := range ss.Items {
-		add(x.Labels, x.Id)
+		if x.State == runtimeapi.PodSandboxState_SANDBOX_READY {
+			add(x.Labels, x.Id)
+		} else {
+			add(x.Labels)
+		}
 	}
 	for _, ids := range alive {
 		slices.Sort(ids)

@@ -70,8 +70,9 @@ func uncertain(err error) bool {
 		return true
 	}
 	// containerd answers a repeated create with code Unknown and `name "x" is
-	// reserved for "id"`: an earlier try got through, or still goes on.
-	return strings.Contains(err.Error(), "is reserved for")
+	// reserved for "id"`, and a repeated start with "is already in starting
+	// state": an earlier try got through, or still goes on.
+	return strings.Contains(err.Error(), "is reserved for") || strings.Contains(err.Error(), "is already in starting state")
 }
 
 func code(err error) codes.Code {
