@@ -17,6 +17,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/pkg/agent"
 	"github.com/nodeagent/nodeagent/pkg/config"
+	"github.com/nodeagent/nodeagent/pkg/cri"
 )
 
 // commands are the subcommands, for people.
@@ -51,6 +52,9 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
+	if len(args) == 3 && args[1] == agent.RelayCommand {
+		os.Exit(runRelay(ctx, args[2]))
+	}
 	if len(args) > 1 {
 		if c, ok := commands[args[1]]; ok {
 			err := c.run(ctx, args[2:])
@@ -61,6 +65,15 @@ func run(ctx context.Context, args []string) error {
 		}
 	}
 	return runAgent(ctx, args[1:])
+}
+
+// runRelay is the process that reads the runtime's events for an agent.
+func runRelay(ctx context.Context, endpoint string) int {
+	err := cri.Relay(ctx, endpoint, os.Stdin, os.Stdout)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	return cri.RelayExit(err)
 }
 
 func runAgent(ctx context.Context, args []string) error {

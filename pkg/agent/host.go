@@ -70,6 +70,19 @@ func withoutEviction(c *config.Config, capacity v1.ResourceList) (v1.ResourceLis
 	return node.Allocatable(capacity, c.Kubelet.KubeReserved, c.Kubelet.SystemReserved)
 }
 
+// relay is this program as the process that reads the runtime's events.
+func relay(endpoint string) []string {
+	self, err := os.Executable()
+	if err != nil {
+		return nil // without a relay the agent reads them itself
+	}
+	return []string{self, RelayCommand, endpoint}
+}
+
+// RelayCommand is the subcommand that the agent starts for itself; it is not
+// for people.
+const RelayCommand = "relay-events"
+
 func runtimeOptions(c *config.Config, root string, capacity v1.ResourceList, ips []string, t *tree) cri.Options {
 	k := &c.Kubelet
 	parallel := 1
@@ -80,6 +93,7 @@ func runtimeOptions(c *config.Config, root string, capacity v1.ResourceList, ips
 		parallel = int(*k.MaxParallelImagePulls)
 	}
 	return cri.Options{
+		Relay:    relay(k.ContainerRuntimeEndpoint),
 		Endpoint: k.ContainerRuntimeEndpoint, ImageEndpoint: k.ImageServiceEndpoint,
 		RequestTimeout: k.RuntimeRequestTimeout.Duration,
 		Images:         cri.ImageOptions{MaxParallel: parallel, QPS: float64(*k.RegistryPullQPS), Burst: int(k.RegistryBurst)},

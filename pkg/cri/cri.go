@@ -31,6 +31,9 @@ type Options struct {
 	Endpoint string
 	// ImageEndpoint is the image service's socket, "" for Endpoint.
 	ImageEndpoint string
+	// Relay is the command of a process that reads the runtime's events and
+	// runs Relay; empty to read them in this one.
+	Relay []string
 	// LinksDir holds a link to each container's log, /var/log/containers by
 	// default (behaviour row 1.11-4).
 	LinksDir string

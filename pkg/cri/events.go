@@ -22,6 +22,14 @@ var ErrNoEvents = errors.New("the runtime has no stream of container events")
 // changed must not block: the runtime may stall all its clients when one of
 // them stops reading.
 func (c *Client) Events(ctx context.Context, changed func(uid types.UID)) error {
+	if len(c.opts.Relay) > 0 {
+		return relayed(ctx, c.opts.Relay, changed)
+	}
+	return c.stream(ctx, changed)
+}
+
+// stream reads the events in this process.
+func (c *Client) stream(ctx context.Context, changed func(uid types.UID)) error {
 	stream, err := c.runtime.GetContainerEvents(ctx, &runtimeapi.GetEventsRequest{})
 	if err != nil {
 		return streamEnd(err)

@@ -318,14 +318,14 @@ func (p Pod) finished() bool {
 		return true
 	}
 	for _, m := range inits(p.Spec) {
-		if k := p.Containers[m.Name].Known; k != nil && m.role == initial && k.State == Exited &&
+		if k := p.Containers[m.Name].Known; k != nil && m.role == initial && k.State == Exited && !k.aborted() &&
 			k.ExitCode != 0 && !p.again(m, *k) && !p.mainsBegan() {
 			return true
 		}
 	}
 	for _, m := range mains(p.Spec) {
 		k := p.Containers[m.Name].Known
-		if k == nil || k.State != Exited || p.again(m, *k) {
+		if k == nil || k.State != Exited || k.aborted() || p.again(m, *k) {
 			return false
 		}
 	}

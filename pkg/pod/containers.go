@@ -115,6 +115,10 @@ func (l *planner) advance(m member) bool {
 			l.start(m, *k)
 			return true
 		}
+		if k.aborted() && has(l.View, k.ID) {
+			l.do(Action{Kind: Remove, Container: m.Name, ID: k.ID, Why: "its start was given up before it ran"})
+			return true
+		}
 	}
 	if !l.startNow(m) {
 		return false
@@ -137,6 +141,9 @@ func (l *planner) creating(name string) bool {
 // attempt is the number of the next instance, which is also its log's: one
 // more than any before it.
 func (l *planner) attempt(mem Memory) uint32 {
+	if mem.Unmade {
+		return uint32(mem.Restarts)
+	}
 	if mem.Ran || mem.Known != nil || mem.Last != nil {
 		return uint32(mem.Restarts) + 1
 	}

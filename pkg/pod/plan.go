@@ -280,12 +280,14 @@ func (l *planner) startNow(m member) bool {
 	if k == nil {
 		return true
 	}
-	again := l.again(m, *k) || k.State == Created && !l.present(k)
+	// What never ran in a sandbox that is gone did not fail by itself.
+	never := !l.present(k) && k.StartedAt.IsZero()
+	again := l.again(m, *k) || never
 	fresh := !l.present(k) && (m.role == initial || m.role == sidecar)
 	if !again && !fresh {
 		return false
 	}
-	if due := mem.Backoff.Due(k.FinishedAt, l.node.MaxBackoff); again && due.After(l.now) {
+	if due := mem.Backoff.Due(k.FinishedAt, l.node.MaxBackoff); again && !never && due.After(l.now) {
 		l.waitUntil(due, "container %s: back-off after exit code %d", m.Name, k.ExitCode)
 		return false
 	}

@@ -156,7 +156,9 @@ type Memory struct {
 	Ran bool
 	// Restarts is the restart count of the newest instance.
 	Restarts int32
-	Backoff  Backoff
+	// Unmade says that the instance of that number was removed before it ran.
+	Unmade  bool
+	Backoff Backoff
 	// Image is the reference to create the next instance from, set by a pull
 	// (or a check of presence) and used up by a create.
 	Image       string

@@ -106,6 +106,10 @@ func (w *world) verbRuntime(a args, _ []string) string {
 	switch a.word(0) {
 	case "dies":
 		w.exit(c, 1, a)
+	case "aborts":
+		// What containerd shows of a start whose caller went away.
+		c.State, c.FinishedAt, c.ExitCode = Exited, w.now, 128
+		c.Reason, c.Message = "StartError", "failed to create containerd task: context canceled"
 	case "vanishes":
 		id := c.ID
 		w.runtime.Containers = slices.DeleteFunc(w.runtime.Containers, func(c Container) bool { return c.ID == id })

@@ -3,6 +3,7 @@ package pod
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -60,6 +61,18 @@ func (p *Pod) newSandbox() {
 	}
 }
 
+// aborted says that the runtime gave the start up because the caller went away,
+// as ours do when the agent is killed: the program never ran, and the instance
+// does not count. That is how containerd tells it.
+func (c Container) aborted() bool {
+	return c.State == Exited && c.StartedAt.IsZero() && c.Reason == "StartError" &&
+		(strings.Contains(c.Message, "context canceled") || strings.Contains(c.Message, "context deadline exceeded"))
+}
+
+// unmake forgets a removed instance that never ran: the next one takes its
+// number.
+func (m *Memory) unmake() { m.Known, m.Last, m.Unmade = m.Last, nil, true }
+
 func has(v View, id string) bool {
 	return slices.ContainsFunc(v.Containers, func(c Container) bool { return c.ID == id })
 }
@@ -77,7 +90,7 @@ func (p *Pod) instance(c Container, at time.Time) {
 		if m.Known != nil && m.Known.ID != c.ID {
 			m.Last = m.Known
 		}
-		m.Known = &c
+		m.Known, m.Unmade = &c, false
 		m.Restarts = max(m.Restarts, int32(c.Attempt))
 		if !c.StartedAt.IsZero() {
 			m.Ran = true
@@ -92,7 +105,7 @@ func (p *Pod) instance(c Container, at time.Time) {
 			m.Tried = true
 		}
 	})
-	if c.State == Exited {
+	if c.State == Exited && !c.aborted() {
 		p.exited(c, at)
 	}
 }
@@ -176,8 +189,8 @@ func (p *Pod) update(c Container, at time.Time) {
 func (p *Pod) drop(id string) {
 	p.View.Containers = slices.DeleteFunc(slices.Clone(p.View.Containers), func(c Container) bool { return c.ID == id || c.SandboxID == id })
 	for name, m := range p.Containers {
-		if m.Known != nil && m.Known.State == Created && !has(p.View, m.Known.ID) {
-			p.remember(name, func(m *Memory) { m.Known, m.Last = m.Last, nil })
+		if k := m.Known; k != nil && (k.State == Created || k.aborted()) && !has(p.View, k.ID) {
+			p.remember(name, (*Memory).unmake)
 		}
 	}
 	p.View.Sandboxes = slices.DeleteFunc(slices.Clone(p.View.Sandboxes), func(s Sandbox) bool { return s.ID == id })

@@ -125,7 +125,7 @@ func (p Pod) startsAgain(m member, k Container) bool {
 	if p.Stop != nil {
 		return false
 	}
-	return p.again(m, k) || m.role == initial && !p.present(&k) && !p.mainsBegan()
+	return p.again(m, k) || k.aborted() || m.role == initial && !p.present(&k) && !p.mainsBegan()
 }
 
 // waiting is why a container does not run (behaviour rows 1.3-17, 1.3-18).
