@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -46,8 +47,9 @@ func (l *Lab) Leaks(before State) []string {
 	}
 }
 
-// facts is what bears the lab's mark. The runtime and the agents themselves
-// are not in it while they run: their pids change in a restart.
+// facts is what bears the lab's mark. The runtime, the agents themselves and
+// what these started are not in it while they run: their pids change in a
+// restart.
 func (l *Lab) facts() State {
 	state := State{}
 	add := func(kind string, names []string, err error) {
@@ -84,13 +86,30 @@ func (l *Lab) strangers() []string {
 	for _, a := range l.agents {
 		known[a.Pid()] = true
 	}
+	delete(known, 0)
 	var names []string
 	for pid, cmdline := range processesOf(l.ID, l.Dir) {
-		if !known[pid] {
+		if !known[pid] && !known[parent(pid)] {
 			names = append(names, fmt.Sprintf("%d %s", pid, cmdline))
 		}
 	}
 	return names
+}
+
+// parent is the process that started pid; 1 if that has ended, 0 if pid has.
+func parent(pid int) int {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	// pid (name) state ppid ...; a name may hold anything but ends last.
+	_, rest, _ := strings.Cut(string(stat[strings.LastIndexByte(string(stat), ')')+1:]), " ")
+	fields := strings.Fields(rest)
+	if len(fields) < 2 {
+		return 0
+	}
+	ppid, _ := strconv.Atoi(fields[1])
+	return ppid
 }
 
 // links lists the links in the namespace, without the CNI bridge, which its
