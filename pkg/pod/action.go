@@ -79,6 +79,12 @@ func (a Action) Key() string {
 	return string(a.Kind)
 }
 
+// NeedsSlot says whether the action is one of the calls of which only a few
+// should run at once.
+func (a Action) NeedsSlot() bool {
+	return a.Kind == RunSandbox || a.Kind == Create || a.Kind == Start
+}
+
 // ChangesRuntime says whether the action alters what the runtime shows.
 func (a Action) ChangesRuntime() bool {
 	switch a.Kind {

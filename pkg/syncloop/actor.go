@@ -29,7 +29,8 @@ type actor struct {
 	pod pod.Pod
 	// restored says that an earlier process, or another agent, had the pod.
 	restored bool
-	told     map[int]int // Note.Seq of what was logged
+	told     map[int]int  // Note.Seq of what was logged
+	held     atomic.Int32 // start slots of calls that have ended
 	flight   map[string]context.CancelFunc
 	work     sync.WaitGroup
 
@@ -51,6 +52,7 @@ func newActor(l *Loop, p pod.Pod) *actor {
 // run plans and applies until the pod is forgotten or ctx ends, and returns
 // when its calls have. It says whether the pod is gone.
 func (a *actor) run(ctx context.Context) (gone bool) {
+	defer a.giveBack()
 	defer a.work.Wait()
 	defer func() {
 		for _, cancel := range a.flight {
@@ -62,6 +64,7 @@ func (a *actor) run(ctx context.Context) (gone bool) {
 	defer timer.Stop()
 	for {
 		wake, gone := a.step(ctx)
+		a.giveBack()
 		if gone {
 			return true
 		}
@@ -112,15 +115,28 @@ func (a *actor) step(ctx context.Context) (wake time.Time, gone bool) {
 	return wake, false
 }
 
+// giveBack releases the start slots of calls that have ended. It comes after
+// the next call of the pod has taken its place among those who wait: otherwise
+// the slot would go to a pod behind it, for its long sandbox call.
+func (a *actor) giveBack() {
+	for range a.held.Swap(0) {
+		a.loop.slots.release()
+	}
+}
+
 // begin runs the action in a goroutine of its own; its end comes back as mail.
 func (a *actor) begin(ctx context.Context, act pod.Action) {
 	wish, cancel := context.WithCancel(ctx)
 	a.flight[act.Key()] = cancel
 	p := a.pod
+	var turn *waiter
+	if act.NeedsSlot() {
+		turn = a.loop.slots.join(rankOf(p, act))
+	}
 	a.work.Go(func() {
 		defer cancel()
 		a.loop.fault("before-" + string(act.Kind))
-		e := a.do(ctx, wish, p, act)
+		e := a.do(ctx, wish, turn, p, act)
 		a.loop.fault("after-" + string(act.Kind))
 		a.mail.put(e)
 	})

@@ -20,7 +20,7 @@ const pullDeadline = time.Hour
 // do runs one action against the world and says how it ended. The wish ends
 // when the pod no longer wants the action, ctx only with the agent: a call that
 // was sent is not cancelled by a change of mind.
-func (a *actor) do(ctx, wish context.Context, p pod.Pod, act pod.Action) pod.Event {
+func (a *actor) do(ctx, wish context.Context, turn *waiter, p pod.Pod, act pod.Action) pod.Event {
 	done := pod.Done{Action: act}
 	var err error
 	switch act.Kind {
@@ -31,7 +31,7 @@ func (a *actor) do(ctx, wish context.Context, p pod.Pod, act pod.Action) pod.Eve
 		}
 		err = failure
 	case pod.RunSandbox, pod.Create, pod.Start:
-		err = a.inSlot(ctx, wish, p, &done)
+		err = a.inSlot(ctx, wish, turn, p, &done)
 	case pod.Pull:
 		wish, cancel := context.WithTimeout(wish, pullDeadline)
 		defer cancel()
@@ -68,12 +68,13 @@ func (a *actor) admit(p pod.Pod) (pod.Verdict, error) {
 	return v, nil
 }
 
-// inSlot runs a create or start call in a start slot.
-func (a *actor) inSlot(ctx, wish context.Context, p pod.Pod, done *pod.Done) error {
-	if err := a.loop.slots.acquire(wish, rankOf(p, done.Action)); err != nil {
+// inSlot runs a create or start call in a start slot, which the actor gives back
+// once it has taken in how the call ended.
+func (a *actor) inSlot(ctx, wish context.Context, turn *waiter, p pod.Pod, done *pod.Done) error {
+	if err := turn.wait(wish); err != nil {
 		return err
 	}
-	defer a.loop.slots.release()
+	defer a.held.Add(1)
 	ctx, cancel := context.WithTimeout(ctx, a.loop.Timeout)
 	defer cancel()
 	return a.start(ctx, p, done)

@@ -29,7 +29,8 @@ type rank struct {
 
 type waiter struct {
 	rank
-	turn chan struct{} // closed when it is their turn
+	slots *slots
+	turn  chan struct{} // closed when it is their turn
 }
 
 // newSlots has n slots, and one more that only critical pods can take.
@@ -48,18 +49,12 @@ func (r rank) compare(o rank) int {
 	return cmp.Or(first(r.critical, o.critical), first(!r.failed, !o.failed), cmp.Compare(o.priority, r.priority), r.since.Compare(o.since))
 }
 
-// acquire waits for a slot. The error is the context's.
-func (s *slots) acquire(ctx context.Context, r rank) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
+// join takes a place among those who wait, by rank; it may be the pod's turn at
+// once. Who joins must wait.
+func (s *slots) join(r rank) *waiter {
+	w := &waiter{rank: r, slots: s, turn: make(chan struct{})}
 	s.mu.Lock()
-	if s.admits(r) && len(s.waiting) == 0 {
-		s.free--
-		s.mu.Unlock()
-		return nil
-	}
-	w := &waiter{rank: r, turn: make(chan struct{})}
+	defer s.mu.Unlock()
 	i, _ := slices.BinarySearchFunc(s.waiting, w, func(a, b *waiter) int {
 		if c := a.compare(b.rank); c != 0 {
 			return c
@@ -68,18 +63,20 @@ func (s *slots) acquire(ctx context.Context, r rank) error {
 	})
 	s.waiting = slices.Insert(s.waiting, i, w)
 	s.hand()
-	s.mu.Unlock()
+	return w
+}
+
+// wait returns when it is the pod's turn, which then has a slot to release, or
+// with the context's error and without one.
+func (w *waiter) wait(ctx context.Context) error {
 	select {
 	case <-w.turn:
-		if ctx.Err() == nil {
-			return nil
-		}
-		s.release()
-		return ctx.Err()
 	case <-ctx.Done():
-		s.leave(w)
-		return ctx.Err()
 	}
+	if ctx.Err() != nil {
+		w.slots.leave(w)
+	}
+	return ctx.Err()
 }
 
 // admits says whether a pod of that rank may take a slot: the last one is for

@@ -15,10 +15,10 @@ func TestSlotsOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		at := func(s int) time.Time { return time.Unix(int64(s), 0) }
 		s := newSlots(1)
-		if err := s.acquire(t.Context(), rank{since: at(1)}); err != nil {
+		if err := s.join(rank{since: at(1)}).wait(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.acquire(t.Context(), rank{critical: true}); err != nil {
+		if err := s.join(rank{critical: true}).wait(t.Context()); err != nil {
 			t.Fatal("a critical pod does not get the slot that is kept for it")
 		}
 		var order []string
@@ -30,7 +30,7 @@ func TestSlotsOrder(t *testing.T) {
 			"4 failed":   {failed: true, priority: 9, since: at(1)},
 		} {
 			go func() {
-				if err := s.acquire(t.Context(), r); err != nil {
+				if err := s.join(r).wait(t.Context()); err != nil {
 					t.Error(err)
 				}
 				order = append(order, name)
@@ -51,13 +51,13 @@ func TestSlotsOrder(t *testing.T) {
 func TestSlotsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSlots(1)
-		if err := s.acquire(t.Context(), rank{}); err != nil {
+		if err := s.join(rank{}).wait(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		for i := range 50 {
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan error)
-			go func() { done <- s.acquire(ctx, rank{}) }()
+			go func() { done <- s.join(rank{}).wait(ctx) }()
 			synctest.Wait()
 			if i%2 == 0 {
 				cancel()
@@ -69,7 +69,7 @@ func TestSlotsGivenUp(t *testing.T) {
 			if <-done == nil {
 				s.release()
 			}
-			if err := s.acquire(t.Context(), rank{}); err != nil {
+			if err := s.join(rank{}).wait(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -85,7 +85,7 @@ func TestSlotsCanceledBefore(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	s := newSlots(1)
-	if err := s.acquire(ctx, rank{}); err == nil {
+	if err := s.join(rank{}).wait(ctx); err == nil {
 		t.Error("a slot was given to one who had given up")
 	}
 	if s.free != 2 {
