@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -53,6 +54,9 @@ type Client struct {
 	runtime runtimeapi.RuntimeServiceClient
 	image   runtimeapi.ImageServiceClient
 	pulls   *pulls
+	// users are the users of images by ID, which never change: a digest names
+	// their content.
+	users sync.Map // string to ImageUser
 	// rro is whether the default handler mounts recursively read-only, as the
 	// newest Probe learned.
 	rro atomic.Bool

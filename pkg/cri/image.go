@@ -101,6 +101,9 @@ func (c *Client) imageStatus(ctx context.Context, name string) (*runtimeapi.Imag
 	if err != nil && !gone(err) {
 		return nil, err
 	}
+	if image := r.GetImage(); strings.HasPrefix(image.GetId(), "sha256:") {
+		c.users.Store(image.Id, userOf(image))
+	}
 	return r.GetImage(), nil
 }
 

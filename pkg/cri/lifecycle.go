@@ -108,6 +108,9 @@ func (c *Client) containerConfig(ctx context.Context, p *v1.Pod, req CreateReque
 }
 
 func (c *Client) imageUser(ctx context.Context, ref string) (ImageUser, error) {
+	if user, ok := c.users.Load(ref); ok {
+		return user.(ImageUser), nil
+	}
 	r, err := c.image.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: ref}})
 	if err != nil {
 		return ImageUser{}, fmt.Errorf("read user of image %s: %w", ref, err)

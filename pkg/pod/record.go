@@ -3,6 +3,7 @@ package pod
 import (
 	"maps"
 
+	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 )
 
@@ -19,6 +20,12 @@ func (p Pod) Record() Record {
 	}
 	for name, m := range p.Containers {
 		kept := Remembered{Ran: m.Ran, Restarts: m.Restarts, Backoff: m.Backoff, PullBackoff: m.PullBackoff}
+		always := p.Spec.Spec.RestartPolicy == v1.RestartPolicyAlways
+		if always && m.Backoff == (Backoff{}) && m.PullBackoff == (Backoff{}) {
+			// It is started again in any case, and counted by its logs: not
+			// worth writing each start of each container to disk.
+			continue
+		}
 		if kept != (Remembered{}) {
 			r.Containers = with(r.Containers, name, kept)
 		}
