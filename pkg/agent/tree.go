@@ -101,9 +101,9 @@ func (t *tree) Create(ctx context.Context, p *v1.Pod) error {
 }
 
 // Remove implements syncloop.Cgroups.
-func (t *tree) Remove(ctx context.Context, uid types.UID, qos v1.PodQOSClass) error {
+func (t *tree) Remove(ctx context.Context, uid types.UID) error {
 	if made := t.made.Load(); made != nil {
-		return made.Remove(ctx, uid, qos)
+		return made.Remove(ctx, uid)
 	}
 	return errNoTree
 }

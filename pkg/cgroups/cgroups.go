@@ -13,7 +13,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -26,7 +25,6 @@ import (
 	"github.com/opencontainers/cgroups/systemd"
 	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 	resourcehelper "k8s.io/component-helpers/resource"
 
 	"github.com/nodeagent/nodeagent/pkg/pod"
@@ -60,8 +58,8 @@ type Limits struct {
 	PIDs     int64
 }
 
-// Tree is the pods' part of the machine's cgroups. Create, Remove, Parent and
-// Pods may be called side by side.
+// Tree is the pods' part of the machine's cgroups. Create, Remove and Parent may
+// be called side by side.
 type Tree struct {
 	opts      Options
 	facts     Facts
@@ -223,43 +221,6 @@ func (t *Tree) UpdateQoS(ctx context.Context, pods []*v1.Pod) error {
 	}
 	t.burstable = sum
 	return nil
-}
-
-// Found is a pod's cgroup that exists, in one hierarchy at least.
-type Found struct {
-	UID   types.UID
-	Class v1.PodQOSClass
-	Name  string // absolute, without the hierarchy's mount point
-}
-
-// Pods are the pod cgroups that exist, by name: at start, those of no pod that
-// anybody wants or that runs are to be removed.
-func (t *Tree) Pods() ([]Found, error) {
-	if !t.opts.PerQoS {
-		return nil, nil
-	}
-	found := map[string]Found{}
-	for _, mount := range t.facts.mounts {
-		for _, class := range []v1.PodQOSClass{v1.PodQOSGuaranteed, v1.PodQOSBurstable, v1.PodQOSBestEffort} {
-			parent := t.name(class)
-			entries, err := os.ReadDir(filepath.Join(mount, parent))
-			if err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return nil, fmt.Errorf("list pod cgroups: %w", err)
-			}
-			for _, e := range entries {
-				if uid, ok := podUID(t.opts.Driver, parent, e.Name()); ok && e.IsDir() {
-					name := path.Join(parent, e.Name())
-					found[name] = Found{UID: uid, Class: class, Name: name}
-				}
-			}
-		}
-	}
-	pods := make([]Found, 0, len(found))
-	for _, f := range found {
-		pods = append(pods, f)
-	}
-	slices.SortFunc(pods, func(a, b Found) int { return strings.Compare(a.Name, b.Name) })
-	return pods, nil
 }
 
 func (t *Tree) v2() bool { return t.facts.Version == "v2" }

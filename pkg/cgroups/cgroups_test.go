@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/cgroups"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -107,29 +106,10 @@ func TestCreateAndRemove(t *testing.T) {
 		newPod("bbbb-2", list("250m", "32Mi"), list("1", "128Mi")),
 		newPod("cccc-3", nil, nil),
 	}
-	want := []Found{
-		{"bbbb-2", v1.PodQOSBurstable, tr.name(v1.PodQOSBurstable) + "/podbbbb-2"},
-		{"cccc-3", v1.PodQOSBestEffort, tr.name(v1.PodQOSBestEffort) + "/podcccc-3"},
-		{"aaaa-1", v1.PodQOSGuaranteed, tr.name(v1.PodQOSGuaranteed) + "/podaaaa-1"},
-	}
 	for _, p := range append(pods, pods...) { // each of them twice
 		if err := tr.Create(t.Context(), p); err != nil {
 			t.Fatal(err)
 		}
-	}
-	got, err := tr.Pods()
-	if err != nil {
-		t.Fatal(err)
-	}
-	byName := cmp.Transformer("byName", func(found []Found) map[string]Found {
-		m := map[string]Found{}
-		for _, f := range found {
-			m[f.Name] = f
-		}
-		return m
-	})
-	if d := cmp.Diff(want, got, byName); d != "" {
-		t.Error(d)
 	}
 	guaranteed, burstable, besteffort := tr.Parent(pods[0]), tr.Parent(pods[1]), tr.Parent(pods[2])
 	wantValue(t, tr, guaranteed, "cpu", "cpu.shares", "512", "cpu.weight", "20")
@@ -140,13 +120,13 @@ func TestCreateAndRemove(t *testing.T) {
 	wantValue(t, tr, burstable, "pids", "pids.max", "100", "pids.max", "100")
 	wantValue(t, tr, besteffort, "cpu", "cpu.cfs_quota_us", "-1", "cpu.max", "max 100000")
 
-	for _, f := range append(got, got...) {
-		if err := tr.Remove(t.Context(), f.UID, f.Class); err != nil {
+	for _, p := range append(pods, pods...) {
+		if err := tr.Remove(t.Context(), p.UID); err != nil {
 			t.Error(err)
 		}
-	}
-	if left, err := tr.Pods(); err != nil || len(left) > 0 {
-		t.Errorf("left: %v, %v", left, err)
+		if left := tr.existing(tr.Parent(p)); len(left) > 0 {
+			t.Errorf("left: %v", left)
+		}
 	}
 }
 
@@ -156,7 +136,7 @@ func TestUIDCannotLeaveTheTree(t *testing.T) {
 		if err := tr.Create(t.Context(), newPod(uid, nil, nil)); err == nil {
 			t.Errorf("Create with UID %q succeeded", uid)
 		}
-		if err := tr.Remove(t.Context(), uid, v1.PodQOSBestEffort); err == nil {
+		if err := tr.Remove(t.Context(), uid); err == nil {
 			t.Errorf("Remove with UID %q succeeded", uid)
 		}
 	}
@@ -228,12 +208,12 @@ func TestRemoveWaitsForTheLastProcess(t *testing.T) {
 
 	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	err := tr.Remove(short, p.UID, v1.PodQOSBestEffort)
+	err := tr.Remove(short, p.UID)
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), strconv.Itoa(process.Pid)) {
 		t.Errorf("removed too early, or no word of the process: %v", err)
 	}
 	removed := make(chan error)
-	go func() { removed <- tr.Remove(t.Context(), p.UID, v1.PodQOSBestEffort) }()
+	go func() { removed <- tr.Remove(t.Context(), p.UID) }()
 	if err := process.Kill(); err != nil {
 		t.Error(err)
 	}
@@ -253,7 +233,7 @@ func TestRemoveKillsWhatIsLeft(t *testing.T) {
 	}
 	_, exited := sleeper(t, tr.existing(tr.Parent(p)))
 	began := time.Now()
-	if err := tr.Remove(t.Context(), p.UID, v1.PodQOSBestEffort); err != nil {
+	if err := tr.Remove(t.Context(), p.UID); err != nil {
 		t.Fatal(err)
 	}
 	if took := time.Since(began); took < settle {
@@ -317,7 +297,7 @@ func TestWithoutTreeNothingHappens(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := newPod("f", nil, nil)
-	if err := errors.Join(tr.Setup(t.Context()), tr.Enforce(t.Context()), tr.Create(t.Context(), p), tr.UpdateQoS(t.Context(), []*v1.Pod{p}), tr.Remove(t.Context(), p.UID, v1.PodQOSBestEffort)); err != nil {
+	if err := errors.Join(tr.Setup(t.Context()), tr.Enforce(t.Context()), tr.Create(t.Context(), p), tr.UpdateQoS(t.Context(), []*v1.Pod{p}), tr.Remove(t.Context(), p.UID)); err != nil {
 		t.Error(err)
 	}
 	if tr.Parent(p) != "" || len(tr.existing("/nodeagent-test-none")) > 0 {
@@ -359,7 +339,7 @@ func BenchmarkCreateRemove(b *testing.B) {
 		if err := tr.Create(b.Context(), p); err != nil {
 			b.Fatal(err)
 		}
-		if err := tr.Remove(b.Context(), p.UID, v1.PodQOSGuaranteed); err != nil {
+		if err := tr.Remove(b.Context(), p.UID); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -32,6 +32,9 @@ func Name(root string, uid types.UID, class v1.PodQOSClass, driver string) strin
 	return join(driver, append(tier(root, class), "pod"+string(uid)))
 }
 
+// classes are those that have a tier of their own.
+var classes = []v1.PodQOSClass{v1.PodQOSGuaranteed, v1.PodQOSBurstable, v1.PodQOSBestEffort}
+
 // tier is the class's place in the tree, element by element.
 func tier(root string, class v1.PodQOSClass) []string {
 	parts := kubepods(root)
@@ -68,22 +71,4 @@ func join(driver string, parts []string) string {
 		prefix += "-"
 	}
 	return name
-}
-
-// podUID reads a pod's UID from the last element of its cgroup, whose parent
-// is parent.
-func podUID(driver, parent, base string) (types.UID, bool) {
-	prefix := "pod"
-	if driver == Systemd {
-		var ok bool
-		if base, ok = strings.CutSuffix(base, ".slice"); !ok {
-			return "", false
-		}
-		prefix = strings.TrimSuffix(path.Base(parent), ".slice") + "-pod"
-	}
-	uid, ok := strings.CutPrefix(base, prefix)
-	if driver == Systemd {
-		uid = strings.ReplaceAll(uid, "_", "-")
-	}
-	return types.UID(uid), ok && validUID.MatchString(uid)
 }

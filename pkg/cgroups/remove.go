@@ -15,7 +15,6 @@ import (
 	"github.com/fsnotify/fsnotify"
 	"github.com/opencontainers/cgroups"
 	"golang.org/x/sys/unix"
-	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -24,17 +23,25 @@ import (
 const settle = time.Second
 
 // Remove takes the pod's cgroup away, with those below it; one that is gone is
-// no error. Call it when the runtime shows nothing of the pod any more:
+// no error. It looks in every tier, as of a pod whose spec is lost nobody knows
+// which was its own. Call it when the runtime shows nothing of the pod any more:
 // processes that are left after a second belong to nobody, and are killed. It
 // then waits for them to be gone, until ctx ends.
-func (t *Tree) Remove(ctx context.Context, uid types.UID, class v1.PodQOSClass) error {
+func (t *Tree) Remove(ctx context.Context, uid types.UID) error {
 	if !t.opts.PerQoS {
 		return nil
 	}
 	if err := checkUID(uid); err != nil {
 		return fmt.Errorf("remove cgroup: %w", err)
 	}
-	name := Name(t.opts.Root, uid, class, t.opts.Driver)
+	var errs []error
+	for _, class := range classes {
+		errs = append(errs, t.remove(ctx, uid, Name(t.opts.Root, uid, class, t.opts.Driver)))
+	}
+	return errors.Join(errs...)
+}
+
+func (t *Tree) remove(ctx context.Context, uid types.UID, name string) error {
 	dirs := t.existing(name)
 	if len(dirs) == 0 && t.opts.Driver != Systemd { // systemd may still know the slice
 		return nil

@@ -58,7 +58,8 @@ type Volumes interface {
 // Cgroups are the pods' cgroups.
 type Cgroups interface {
 	Create(ctx context.Context, p *v1.Pod) error
-	Remove(ctx context.Context, uid types.UID, qos v1.PodQOSClass) error
+	// Remove removes the pod's cgroup, whatever its QoS class is or was.
+	Remove(ctx context.Context, uid types.UID) error
 	// UpdateQoS sets what the tiers share, for the pods that now run.
 	UpdateQoS(ctx context.Context, pods []*v1.Pod) error
 }

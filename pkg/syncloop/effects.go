@@ -148,7 +148,7 @@ func (a *actor) settle(ctx context.Context, p pod.Pod, done *pod.Done) error {
 	case pod.Unmount:
 		return l.Volumes.Unmount(ctx, p.UID())
 	case pod.Clean:
-		return l.Cgroups.Remove(ctx, p.UID(), pod.QoS(p.Spec))
+		return l.Cgroups.Remove(ctx, p.UID())
 	case pod.Erase:
 		return errors.Join(l.Volumes.RemovePod(ctx, p.UID()), l.Runtime.RemoveLogs(ctx, p.Spec.Namespace, p.Spec.Name, p.UID()), l.Records.Delete(string(p.UID())))
 	case pod.Release:

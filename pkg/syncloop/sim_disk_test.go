@@ -109,7 +109,7 @@ func (g groups) Create(ctx context.Context, p *v1.Pod) error {
 	return g.touch(ctx, "make cgroup of "+string(p.UID), func() { g.world.disk.cgroups[p.UID] = true })
 }
 
-func (g groups) Remove(ctx context.Context, uid types.UID, _ v1.PodQOSClass) error {
+func (g groups) Remove(ctx context.Context, uid types.UID) error {
 	return g.touch(ctx, "remove cgroup of "+string(uid), func() { delete(g.world.disk.cgroups, uid) })
 }
 
