@@ -77,6 +77,8 @@ func (s *pulls) join(key string, pull func(context.Context) (pullResult, error))
 	go func() {
 		defer close(f.ended)
 		f.got, f.err = s.inTurn(ctx, pull)
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		s.drop(key, f)
 	}()
 	return f
@@ -100,23 +102,22 @@ func (s *pulls) inTurn(ctx context.Context, pull func(context.Context) (pullResu
 	return pull(ctx)
 }
 
-// leave says whether this was the last user; then the flight is called off.
+// leave says whether this was the last user; then the flight is called off, and
+// nobody can join it any more.
 func (s *pulls) leave(key string, f *flight) bool {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	f.users--
-	last := f.users == 0
-	s.mu.Unlock()
-	if last {
-		s.drop(key, f)
-		f.cancel()
+	if f.users > 0 {
+		return false
 	}
-	return last
+	s.drop(key, f)
+	f.cancel()
+	return true
 }
 
-// drop lets the next one who wants the image begin anew.
+// drop lets the next one who wants the image begin anew. The caller holds mu.
 func (s *pulls) drop(key string, f *flight) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.flying[key] == f {
 		delete(s.flying, key)
 	}
