@@ -70,14 +70,9 @@ func withoutEviction(c *config.Config, capacity v1.ResourceList) (v1.ResourceLis
 	return node.Allocatable(capacity, c.Kubelet.KubeReserved, c.Kubelet.SystemReserved)
 }
 
-// relay is this program as the process that reads the runtime's events.
-func relay(endpoint string) []string {
-	self, err := os.Executable()
-	if err != nil {
-		return nil // without a relay the agent reads them itself
-	}
-	return []string{self, RelayCommand, endpoint}
-}
+// relay is this program as the process that reads the runtime's events. The
+// kernel's link to it holds also when an upgrade has replaced or removed the file.
+func relay(endpoint string) []string { return []string{"/proc/self/exe", RelayCommand, endpoint} }
 
 // RelayCommand is the subcommand that the agent starts for itself; it is not
 // for people.

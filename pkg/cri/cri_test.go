@@ -1,8 +1,10 @@
 package cri
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -216,5 +218,33 @@ func TestEvents(t *testing.T) {
 	err := serve(t, f).Events(t.Context(), func(uid types.UID) { got = append(got, uid) })
 	if err == nil || len(got) != 3 || got[0] != "" || got[1] != "stopped" || got[2] != "" {
 		t.Errorf("events %q, %v", got, err)
+	}
+}
+
+// A relay writes what changed until the agent's end of its input is gone.
+func TestRelay(t *testing.T) {
+	in, agent := io.Pipe()
+	defer agent.Close()
+	if err := Relay(t.Context(), serve(t, &fake{}).opts.Endpoint, in, io.Discard); RelayExit(err) != relayNoEvents {
+		t.Errorf("relay of a runtime without events: %v", err)
+	}
+	f := &fake{events: make(chan *runtimeapi.ContainerEventResponse, 1)}
+	defer close(f.events)
+	endpoint := serve(t, f).opts.Endpoint
+	lines, out := io.Pipe()
+	ended := make(chan error)
+	go func() { ended <- Relay(t.Context(), endpoint, in, out) }()
+	f.events <- &runtimeapi.ContainerEventResponse{ContainerEventType: runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT,
+		PodSandboxStatus: &runtimeapi.PodSandboxStatus{Metadata: &runtimeapi.PodSandboxMetadata{Uid: "u"}}}
+	got := map[string]bool{} // in any order
+	for scan := bufio.NewScanner(lines); len(got) < 2 && scan.Scan(); {
+		got[scan.Text()] = true
+	}
+	if !got[""] || !got["u"] {
+		t.Errorf("relayed: %v", got)
+	}
+	agent.Close()
+	if err := <-ended; err == nil {
+		t.Error("the relay outlived the agent and its stream")
 	}
 }
