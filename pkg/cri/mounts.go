@@ -2,6 +2,7 @@ package cri
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -22,7 +23,7 @@ const etcHosts = "/etc/hosts"
 
 // mounts prepares what is mounted into the container: its volumes, /etc/hosts
 // and the termination message file.
-func (c *Client) mounts(p *v1.Pod, k *v1.Container, req CreateRequest) ([]*runtimeapi.Mount, error) {
+func (c *Client) mounts(ctx context.Context, p *v1.Pod, k *v1.Container, req CreateRequest) ([]*runtimeapi.Mount, error) {
 	if uid := string(p.UID); uid == "" || uid == "." || uid == ".." || strings.ContainsAny(uid, "/\x00") {
 		return nil, fmt.Errorf("pod UID %q cannot be part of a path", uid)
 	}
@@ -33,7 +34,7 @@ func (c *Client) mounts(p *v1.Pod, k *v1.Container, req CreateRequest) ([]*runti
 	var out []*runtimeapi.Mount
 	hosts := p.Spec.HostNetwork || len(req.PodIPs) > 0
 	for _, vm := range k.VolumeMounts {
-		m, err := c.volumeMount(p, vm, req.Mounts, values)
+		m, err := c.volumeMount(ctx, p, vm, req.Mounts, values)
 		if err != nil {
 			return nil, fmt.Errorf("volumeMount %s: %w", vm.Name, err)
 		}
@@ -57,7 +58,7 @@ func (c *Client) mounts(p *v1.Pod, k *v1.Container, req CreateRequest) ([]*runti
 	return append(out, &runtimeapi.Mount{ContainerPath: absolute(k.TerminationMessagePath), HostPath: path, SelinuxRelabel: c.machine.SELinux}), nil
 }
 
-func (c *Client) volumeMount(p *v1.Pod, vm v1.VolumeMount, volumes, env map[string]string) (*runtimeapi.Mount, error) {
+func (c *Client) volumeMount(ctx context.Context, p *v1.Pod, vm v1.VolumeMount, volumes, env map[string]string) (*runtimeapi.Mount, error) {
 	host, ok := volumes[vm.Name]
 	if !ok {
 		return nil, fmt.Errorf("volume %q is not mounted on the node", vm.Name)
@@ -71,7 +72,7 @@ func (c *Client) volumeMount(p *v1.Pod, vm v1.VolumeMount, volumes, env map[stri
 	}
 	if sub != "" {
 		var err error
-		if host, err = subPath(host, sub); err != nil {
+		if host, err = c.subPathWithin(ctx, host, sub); err != nil {
 			return nil, err
 		}
 	}
@@ -121,6 +122,18 @@ func expandSubPath(expr string, env map[string]string) (string, error) {
 		return "", fmt.Errorf("subPathExpr %q: missing value for %s", expr, strings.Join(missing, ", "))
 	}
 	return out, nil
+}
+
+// subPathWithin is subPath, as long as ctx lets it look: on a dead mount that may
+// be for ever, and the start slot that this call holds is others' to have.
+func (c *Client) subPathWithin(ctx context.Context, root, sub string) (string, error) {
+	look := c.looks.DoChan(root+"\x00"+sub, func() (any, error) { return subPath(root, sub) })
+	select {
+	case r := <-look:
+		return r.Val.(string), r.Err
+	case <-ctx.Done():
+		return "", fmt.Errorf("open subPath %q in the volume: %s does not answer; is it on a dead mount?", sub, root)
+	}
 }
 
 // subPath is the path of sub in the volume at root, made if it is missing.

@@ -108,7 +108,7 @@ func compareContainer(t *testing.T, f *fixture, o PodOptions, want *runtimeapi.C
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Mounts, err = c.mounts(f.Pod, k, req); err != nil {
+	if got.Mounts, err = c.mounts(t.Context(), f.Pod, k, req); err != nil {
 		t.Errorf("mounts of container %s: %v", want.Metadata.Name, err)
 	}
 	for _, m := range got.Mounts {

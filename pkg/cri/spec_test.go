@@ -1,11 +1,16 @@
 package cri
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -152,7 +157,7 @@ func TestMounts(t *testing.T) {
 	p := web()
 	k := &p.Spec.Containers[0]
 	k.VolumeMounts = []v1.VolumeMount{{Name: "v", MountPath: etcHosts}}
-	got, err := c.mounts(p, k, CreateRequest{PodIPs: []string{"192.0.2.1"}, Mounts: map[string]string{"v": "/v"}})
+	got, err := c.mounts(t.Context(), p, k, CreateRequest{PodIPs: []string{"192.0.2.1"}, Mounts: map[string]string{"v": "/v"}})
 	if err != nil || len(got) != 2 || got[0].HostPath != "/v" || got[1].ContainerPath != "/dev/termination-log" {
 		t.Errorf("a volume at /etc/hosts: %v, %v", got, err)
 	}
@@ -160,11 +165,11 @@ func TestMounts(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o666 {
 		t.Errorf("termination message file: %v, %v", info, err)
 	}
-	if _, err = c.mounts(p, k, CreateRequest{}); err == nil || !strings.Contains(err.Error(), "volumeMount v") {
+	if _, err = c.mounts(t.Context(), p, k, CreateRequest{}); err == nil || !strings.Contains(err.Error(), "volumeMount v") {
 		t.Errorf("a volume that is not there: %v", err)
 	}
 	p.UID = "../x"
-	if _, err = c.mounts(p, k, CreateRequest{}); err == nil || !strings.Contains(err.Error(), "UID") {
+	if _, err = c.mounts(t.Context(), p, k, CreateRequest{}); err == nil || !strings.Contains(err.Error(), "UID") {
 		t.Errorf("a UID that leads astray: %v", err)
 	}
 }
@@ -209,6 +214,35 @@ func TestSubPath(t *testing.T) {
 	left, err := os.ReadDir(filepath.Join(dir, "outside"))
 	if err != nil || len(left) > 0 {
 		t.Errorf("made outside the volume: %v, %v", left, err)
+	}
+}
+
+// A subPath on a FUSE file system that nobody serves is given up in time.
+func TestSubPathOnDeadMount(t *testing.T) {
+	dead := t.TempDir()
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("dead", dead, "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fd)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(unix.Close(fd), unix.Unmount(dead, unix.MNT_DETACH)); err != nil {
+			t.Error(err)
+		}
+	})
+	c := dialed(t, t.TempDir(), "/none")
+	p := web()
+	k := &p.Spec.Containers[0]
+	k.VolumeMounts = []v1.VolumeMount{{Name: "v", MountPath: "/v", SubPath: "sub"}}
+	for range 3 { // later tries wait with the first, instead of adding to it
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		_, err := c.mounts(ctx, p, k, CreateRequest{Mounts: map[string]string{"v": dead}})
+		cancel()
+		if err == nil || !strings.Contains(err.Error(), "dead mount") {
+			t.Errorf("got %v, want that %s does not answer", err, dead)
+		}
 	}
 }
 
