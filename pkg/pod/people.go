@@ -11,6 +11,17 @@ func (p Pod) InFlight() []Doing {
 	return out
 }
 
+// Learning says that a short action is in flight whose end tells what the
+// runtime shows. A pull, a hook or a stop with its grace may take for ever.
+func (p Pod) Learning() bool {
+	for _, d := range p.Doing {
+		if k := d.Action.Kind; k == Observe || k != StopContainer && d.Action.ChangesRuntime() {
+			return true
+		}
+	}
+	return false
+}
+
 // Completes says whether the container of that name is meant to end before the
 // main ones start: an init container that is no sidecar.
 func Completes(spec *v1.Pod, name string) bool {

@@ -204,9 +204,9 @@ func (l *Loop) audit(ctx context.Context) (changed bool, err error) {
 	}
 	for _, a := range l.all() {
 		p := a.now.Load()
-		if len(p.Doing) > 0 {
+		if p.Learning() {
 			changed = true
-			continue // it is about to learn by itself
+			continue // of what it finds out by itself
 		}
 		if !slices.Equal(living(p.View), alive[p.UID()]) {
 			changed = true

@@ -170,3 +170,25 @@ func TestOrphans(t *testing.T) {
 		}
 	})
 }
+
+// Where the runtime has no events, the end of a container is noticed while a
+// hook of its neighbour goes on for long.
+func TestEndIsSeenDuringHook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil, func(w *world) { w.runtime.noEvents = true })
+		p := static("a", "u", "run=5s,exit=1")
+		p.Spec.Containers = append(p.Spec.Containers, v1.Container{Name: "slow", Image: "two", Lifecycle: &v1.Lifecycle{
+			PostStart: &v1.LifecycleHandler{Sleep: &v1.SleepAction{Seconds: 1000}}}})
+		b.deliver(nil, p)
+		now := b.agent.loop.actor("u").now.Load()
+		if _, hooking := now.Doing["poststart/"+now.Containers["slow"].Instance.ID]; !hooking {
+			t.Errorf("the hook does not run, but %v", now.InFlight())
+		}
+		if n := now.Containers["app"].Restarts; n == 0 {
+			t.Error("nobody saw that the container ended")
+		}
+		for _, v := range b.wrong {
+			t.Error(v)
+		}
+	})
+}
