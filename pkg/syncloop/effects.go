@@ -75,7 +75,11 @@ func (a *actor) inSlot(ctx, wish context.Context, turn *waiter, p pod.Pod, done 
 		return err
 	}
 	defer a.held.Add(1)
-	ctx, cancel := context.WithTimeout(ctx, a.loop.Timeout)
+	timeout := a.loop.Timeout
+	if done.Action.Kind == pod.RunSandbox {
+		timeout *= 2 // it may wait for a network, as with the kubelet
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	return a.start(ctx, p, done)
 }
