@@ -3,7 +3,6 @@ package syncloop
 import (
 	"context"
 	"log/slog"
-	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,7 +28,7 @@ type actor struct {
 	pod pod.Pod
 	// restored says that an earlier process, or another agent, had the pod.
 	restored bool
-	told     map[int]int  // Note.Seq of what was logged
+	told     int          // Note.Seq of the newest note that was logged
 	held     atomic.Int32 // start slots of calls that have ended
 	flight   map[string]context.CancelFunc
 	work     sync.WaitGroup
@@ -42,7 +41,6 @@ func newActor(l *Loop, p pod.Pod) *actor {
 	a := &actor{
 		loop: l, wish: p.Spec, pod: p, mail: newMailbox[pod.Event](),
 		log:    l.Log.With("pod", p.Spec.Namespace+"/"+p.Spec.Name, "uid", p.Spec.UID),
-		told:   map[int]int{},
 		flight: map[string]context.CancelFunc{},
 	}
 	a.now.Store(&p)
@@ -173,10 +171,10 @@ func (a *actor) logDone(d pod.Done) {
 // tell logs notes that are new; what is only said again is not.
 func (a *actor) tell() {
 	for _, n := range a.pod.Notes {
-		if a.told[n.Seq] > 0 {
+		if n.Seq <= a.told {
 			continue
 		}
-		a.told[n.Seq] = n.Count
+		a.told = n.Seq
 		level := slog.LevelInfo
 		if n.Warning {
 			level = slog.LevelWarn
@@ -186,9 +184,5 @@ func (a *actor) tell() {
 			attrs = append(attrs, "container", n.Container)
 		}
 		a.log.Log(context.Background(), level, n.Message, attrs...)
-	}
-	if len(a.pod.Notes) > 0 {
-		oldest := a.pod.Notes[0].Seq
-		maps.DeleteFunc(a.told, func(seq, _ int) bool { return seq < oldest })
 	}
 }
