@@ -5,16 +5,20 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/nodeagent/nodeagent/pkg/pod"
 )
 
 // Annotations that mark where a pod came from (behaviour row 1.1-6).
 const (
-	annotationSource = "kubernetes.io/config.source"
+	annotationSource = pod.SourceAnnotation
 	annotationSeen   = "kubernetes.io/config.seen"
 	annotationHash   = "kubernetes.io/config.hash"
 )
@@ -104,4 +108,17 @@ func Adopt(pod *v1.Pod, uid types.UID) *v1.Pod {
 	adopted.UID = uid
 	adopted.Annotations[annotationHash] = string(uid)
 	return adopted
+}
+
+// Same says whether two static pods differ in nothing but their UIDs and the
+// annotations of UID and time.
+func Same(a, b *v1.Pod) bool {
+	written := func(p *v1.Pod) map[string]string {
+		annotations := maps.Clone(p.Annotations)
+		delete(annotations, annotationHash)
+		delete(annotations, annotationSeen)
+		return annotations
+	}
+	return equality.Semantic.DeepEqual(a.Spec, b.Spec) && equality.Semantic.DeepEqual(a.Labels, b.Labels) &&
+		equality.Semantic.DeepEqual(written(a), written(b))
 }

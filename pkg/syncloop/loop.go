@@ -70,6 +70,7 @@ type Loop struct {
 	found   map[types.UID]cri.Found // the first list; nil until then
 	adopted map[types.UID]types.UID // UID as computed, to UID as it runs
 	ended   map[types.UID]bool      // told to end
+	spared  map[types.UID]bool      // orphans left alone, and told of
 	swept   bool                    // orphans were looked for
 	work    sync.WaitGroup
 }
@@ -89,7 +90,7 @@ func New(c Config) *Loop {
 		Config: c, slots: newSlots(max(1, c.Slots)), mail: newMailbox[any](),
 		audits: make(chan struct{}, 1), tiers: make(chan struct{}, 1),
 		actors: map[types.UID]*actor{}, merge: source.NewMerge(c.Sources...),
-		adopted: map[types.UID]types.UID{}, ended: map[types.UID]bool{},
+		adopted: map[types.UID]types.UID{}, ended: map[types.UID]bool{}, spared: map[types.UID]bool{},
 	}
 	l.grants.ledger = ledger.Ledger{Allocatable: c.Allocatable, Sysctls: c.Sysctls}
 	node := c.Node
@@ -351,6 +352,7 @@ func (l *Loop) rebalance() {
 
 // balance keeps the QoS tiers at what the granted pods ask for.
 func (l *Loop) balance(ctx context.Context) {
+	told := "" // the newest failure, told once
 	for {
 		select {
 		case <-ctx.Done():
@@ -363,8 +365,13 @@ func (l *Loop) balance(ctx context.Context) {
 				pods = append(pods, p.Spec)
 			}
 		}
-		if err := l.Cgroups.UpdateQoS(ctx, pods); err != nil && ctx.Err() == nil {
-			l.Log.Warn("QoS cgroups were not updated", "error", err)
+		err := l.Cgroups.UpdateQoS(ctx, pods)
+		switch {
+		case err == nil:
+			told = ""
+		case ctx.Err() == nil && err.Error() != told:
+			told = err.Error()
+			l.Log.Warn("QoS cgroups were not updated; tried again as pods come and go", "error", err)
 		}
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -88,7 +87,7 @@ func (l *Loop) adopt(d source.Desired) source.Desired {
 	computed := d.Pod.UID
 	if uid, ok := l.adopted[computed]; ok {
 		if a := l.actor(uid); a != nil && !l.ended[uid] {
-			if sameButUID(a.wish, d.Pod) {
+			if source.Same(a.wish, d.Pod) {
 				return source.Desired{Pod: a.wish, Origin: d.Origin}
 			}
 		}
@@ -119,28 +118,11 @@ func (l *Loop) isOlder(f cri.Found, p *v1.Pod) bool {
 		f.Annotations[pod.SourceAnnotation] != p.Annotations[pod.SourceAnnotation] {
 		return false
 	}
-	if r, ok := l.Known[f.UID]; ok && !sameButUID(r.Spec, p) {
+	if r, ok := l.Known[f.UID]; ok && !source.Same(r.Spec, p) {
 		return false // it was changed while we were away
 	}
 	want := hashes(p)
 	return !slices.ContainsFunc(f.View.Containers, func(c pod.Container) bool { return want[c.Name] != c.Hash })
-}
-
-// sameButUID compares two static pods without what identity adds.
-func sameButUID(a, b *v1.Pod) bool {
-	if !equality.Semantic.DeepEqual(a.Spec, b.Spec) {
-		return false
-	}
-	strip := func(p *v1.Pod) map[string]string {
-		out := map[string]string{}
-		for k, v := range p.Annotations {
-			if k != "kubernetes.io/config.hash" && k != "kubernetes.io/config.seen" {
-				out[k] = v
-			}
-		}
-		return out
-	}
-	return equality.Semantic.DeepEqual(a.Labels, b.Labels) && equality.Semantic.DeepEqual(strip(a), strip(b))
 }
 
 // held are the pods that an earlier process took from origins which cannot be
@@ -207,9 +189,13 @@ func (l *Loop) orphan(ctx context.Context, uid types.UID) {
 	found := l.found[uid]
 	record, known := l.Known[uid]
 	if !known && l.holds(found) {
-		l.Log.Warn("left alone: its source cannot be read now", "pod", found.Namespace+"/"+found.Name, "uid", uid)
+		if !l.spared[uid] {
+			l.spared[uid] = true
+			l.Log.Warn("left alone: its source cannot be read now", "pod", found.Namespace+"/"+found.Name, "uid", uid)
+		}
 		return
 	}
+	delete(l.spared, uid)
 	spec, grace := record.Spec, time.Duration(-1)
 	if spec == nil {
 		spec, grace = rebuild(uid, found), found.Grace
