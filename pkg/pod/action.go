@@ -9,16 +9,17 @@ import (
 type Kind string
 
 // The actions. Each runs in its own goroutine with its own deadline, is
-// idempotent, and reports back as a Done event.
+// idempotent, and reports back as a Done event. Cancel and Forget are for the
+// actor itself and take no time.
 const (
-	// Admit asks the ledger, which writes the grant to disk before it answers
-	// with a Judged event.
+	// Admit asks the ledger, writes the grant to disk, and ends with a Judged
+	// event.
 	Admit Kind = "admit"
-	// Prepare makes the pod's folder, log folder and cgroup.
+	// Prepare makes the pod's folder and cgroup.
 	Prepare Kind = "prepare"
 	// Mount makes the pod's volumes ready.
 	Mount Kind = "mount"
-	// Pull makes the container's image present as its policy says.
+	// Pull makes Image present for the container as its policy says.
 	Pull Kind = "pull"
 	// Observe reads the runtime's view of the pod.
 	Observe Kind = "observe"
@@ -42,7 +43,7 @@ const (
 	Unmount Kind = "unmount"
 	// Clean removes the cgroup.
 	Clean Kind = "clean"
-	// Erase removes an unwanted pod's folders and logs.
+	// Erase removes an unwanted pod's folder, logs and record.
 	Erase Kind = "erase"
 	// Release gives the grant back to the ledger.
 	Release Kind = "release"

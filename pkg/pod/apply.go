@@ -284,7 +284,7 @@ func (k Probe) String() string { return [...]string{"Startup", "Liveness", "Read
 // has passed, its containers are finished, its phase.
 func (p Pod) settle(at time.Time) Pod {
 	p.begunAnew()
-	if p.Stop == nil && !at.Before(p.deadline()) {
+	if deadline, some := p.deadline(); some && p.Stop == nil && !at.Before(deadline) {
 		p.Stop = &Stop{At: at, Grace: specGrace(p.Spec), Phase: v1.PodFailed, Reason: "DeadlineExceeded",
 			Message: "Pod was active on the node longer than the specified deadline"}
 		p.note(at, false, "DeadlineExceeded", "", "%s", p.Stop.Message)
@@ -298,13 +298,14 @@ func (p Pod) settle(at time.Time) Pod {
 	return p
 }
 
-// deadline is when activeDeadlineSeconds ends the pod (behaviour row 1.3-14);
-// far away when it has none.
-func (p Pod) deadline() time.Time {
-	if p.Spec.Spec.ActiveDeadlineSeconds == nil {
-		return time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
+// deadline is when activeDeadlineSeconds ends the pod, if it has one (behaviour
+// row 1.3-14).
+func (p Pod) deadline() (at time.Time, some bool) {
+	seconds := p.Spec.Spec.ActiveDeadlineSeconds
+	if seconds == nil {
+		return time.Time{}, false
 	}
-	return p.Started.Add(time.Duration(*p.Spec.Spec.ActiveDeadlineSeconds) * time.Second)
+	return p.Started.Add(time.Duration(*seconds) * time.Second), true
 }
 
 // finished says that the containers have ended for good: an init container

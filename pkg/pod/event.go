@@ -49,7 +49,7 @@ type Done struct {
 	// What it brought, by kind.
 	View      *View      // Observe
 	Sandbox   *Sandbox   // RunSandbox
-	Container *Container // CreateContainer, StartContainer
+	Container *Container // Create, Start
 	Image     string     // Pull: the reference to create from
 	Pulled    bool       // Pull: the image was fetched, not found
 	Message   string     // for people: how a pull went

@@ -22,12 +22,13 @@ func Waits(p Pod, n Node, now time.Time) []string { return plan(p, n, now).waits
 
 func plan(p Pod, n Node, now time.Time) *planner {
 	l := &planner{Pod: p, node: n, now: now}
-	switch {
-	case p.Stop != nil:
+	if p.Stop != nil {
 		l.stop()
-	default:
+	} else {
 		l.run()
-		l.wakeAt(p.deadline())
+		if deadline, some := p.deadline(); some {
+			l.wakeAt(deadline)
+		}
 	}
 	l.sweep()
 	l.save()
@@ -57,12 +58,9 @@ func (l *planner) do(a Action) {
 	l.actions = append(l.actions, a)
 }
 
-// far is when nobody need be woken any more.
-const far = 5000
-
 // wakeAt asks to be planned again at t, at the latest.
 func (l *planner) wakeAt(t time.Time) {
-	if t.Year() < far && (l.wake.IsZero() || t.Before(l.wake)) {
+	if l.wake.IsZero() || t.Before(l.wake) {
 		l.wake = t
 	}
 }
@@ -295,8 +293,8 @@ func (l *planner) startNow(m member) bool {
 }
 
 // save plans to write the record when the durable part has changed. The first
-// record is the grant, which the ledger writes; the last comes before the pod
-// is erased.
+// record is the grant, which Admit writes; the last comes before the pod is
+// erased.
 func (l *planner) save() {
 	if l.Setup.Recorded == nil || l.Stop != nil && l.Stop.Unwanted && l.Setup.Released {
 		return

@@ -180,7 +180,7 @@ type Instance struct {
 	PreStop   HookState
 	// KillAt is when the first step of its end was taken.
 	KillAt time.Time
-	// Startup, Live and Ready are the newest probe results.
+	// The newest probe results.
 	Startup, Liveness, Readiness Result
 }
 
@@ -207,7 +207,7 @@ const (
 
 // Setup is how far a pod's surroundings are.
 type Setup struct {
-	Prepared bool // pod folder, log folder, cgroup
+	Prepared bool // pod folder, cgroup
 	Mounted  bool // volumes
 	// Restarting is the container whose rule has all containers restarted.
 	Restarting string

@@ -166,13 +166,11 @@ func QoS(spec *v1.Pod) v1.PodQOSClass {
 const SystemCritical = 2_000_000_000
 
 // Priority is the pod's priority, 0 by default.
-func Priority(spec *v1.Pod) int32 { return value(spec.Spec.Priority) }
-
-func value(p *int32) int32 {
-	if p == nil {
+func Priority(spec *v1.Pod) int32 {
+	if spec.Spec.Priority == nil {
 		return 0
 	}
-	return *p
+	return *spec.Spec.Priority
 }
 
 // SourceAnnotation says which source a pod came from: file, http or api
