@@ -92,7 +92,17 @@ func prepareRoot(dir string) (string, error) {
 
 func (a *Agent) build(root string) (*parts, error) {
 	k := &a.config.Kubelet
-	capacity, allocatable, err := resources(a.config, root)
+	capacity, err := capacityOf(a.config, root)
+	if err != nil {
+		return nil, err
+	}
+	allocatable, err := node.Allocatable(capacity, k.KubeReserved, k.SystemReserved, evictionReserve(k.EvictionHard, capacity))
+	if err != nil {
+		return nil, err
+	}
+	// The hard eviction thresholds are not taken off (row 1.15-10): the kernel
+	// must not kill before eviction had its chance.
+	limit, err := node.Allocatable(capacity, k.KubeReserved, k.SystemReserved)
 	if err != nil {
 		return nil, err
 	}
@@ -100,12 +110,6 @@ func (a *Agent) build(root string) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	tree := newTree(a.config, capacity, a.log)
-	client, err := cri.Dial(runtimeOptions(a.config, root, capacity, ips, tree))
-	if err != nil {
-		return nil, err
-	}
-	tree.runtime = client
 	store, err := record.Open(filepath.Join(root, "nodeagent", "pods"))
 	if err != nil {
 		return nil, err
@@ -114,6 +118,12 @@ func (a *Agent) build(root string) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
+	tree := newTree(a.config, limit, a.log)
+	client, err := cri.Dial(runtimeOptions(a.config, root, capacity, ips, tree))
+	if err != nil {
+		return nil, err
+	}
+	tree.runtime = client
 	sources := a.sources()
 	loop := syncloop.New(syncloop.Config{
 		Runtime: client, Volumes: vols, Cgroups: tree, Records: store, Hooks: hooks{client}, Log: a.log,
@@ -188,18 +198,13 @@ func quantity(list v1.ResourceList, name v1.ResourceName) int64 {
 	return q.Value()
 }
 
-// resources are what the machine has and what of it pods may use.
-func resources(c *config.Config, root string) (capacity, allocatable v1.ResourceList, err error) {
-	k := &c.Kubelet
-	pods := int64(k.MaxPods)
-	if k.PodsPerCore > 0 {
-		pods = min(pods, int64(k.PodsPerCore)*int64(runtime.NumCPU()))
+// capacityOf is what the machine has, and how many pods as configured.
+func capacityOf(c *config.Config, root string) (v1.ResourceList, error) {
+	pods := int64(c.Kubelet.MaxPods)
+	if perCore := int64(c.Kubelet.PodsPerCore); perCore > 0 {
+		pods = min(pods, perCore*int64(runtime.NumCPU()))
 	}
-	if capacity, err = node.Capacity(root, pods); err != nil {
-		return nil, nil, err
-	}
-	allocatable, err = node.Allocatable(capacity, k.KubeReserved, k.SystemReserved, evictionReserve(k.EvictionHard, capacity))
-	return capacity, allocatable, err
+	return node.Capacity(root, pods)
 }
 
 // evictionReserve is what the hard eviction thresholds keep from pods.

@@ -19,7 +19,6 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/cgroups"
 	"github.com/nodeagent/nodeagent/pkg/config"
 	"github.com/nodeagent/nodeagent/pkg/cri"
-	"github.com/nodeagent/nodeagent/pkg/node"
 )
 
 // CheckHost says what of the machine itself keeps the agent from starting, and
@@ -63,11 +62,6 @@ func adjustOOMScore(c *config.Config, log *slog.Logger) {
 	if err := os.WriteFile("/proc/self/oom_score_adj", []byte(score), 0); err != nil {
 		log.Warn("the kernel may kill the agent when memory runs out: its oom_score_adj was not lowered", "wanted", score, "error", err)
 	}
-}
-
-// withoutEviction is the capacity less the reservations.
-func withoutEviction(c *config.Config, capacity v1.ResourceList) (v1.ResourceList, error) {
-	return node.Allocatable(capacity, c.Kubelet.KubeReserved, c.Kubelet.SystemReserved)
 }
 
 // relay is this program as the process that reads the runtime's events. The

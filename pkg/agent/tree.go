@@ -27,19 +27,15 @@ type tree struct {
 
 var errNoTree = errors.New("the cgroup tree is not made yet: the runtime has not answered")
 
-func newTree(c *config.Config, capacity v1.ResourceList, log *slog.Logger) *tree {
+// newTree prepares it. limit is what all pods together may use, if that is to be
+// enforced.
+func newTree(c *config.Config, limit v1.ResourceList, log *slog.Logger) *tree {
 	k := &c.Kubelet
 	t := &tree{log: log, options: cgroups.Options{
 		Root: k.CgroupRoot, Driver: k.CgroupDriver, PerQoS: *k.CgroupsPerQOS,
 		PodPidsLimit: *k.PodPidsLimit, CFSQuota: *k.CPUCFSQuota, CFSPeriod: k.CPUCFSQuotaPeriod.Duration,
 	}}
 	if slices.Contains(k.EnforceNodeAllocatable, "pods") {
-		// The hard eviction thresholds are not taken off (row 1.15-10): the
-		// kernel must not kill before eviction had its chance.
-		limit := v1.ResourceList{}
-		if l, err := withoutEviction(c, capacity); err == nil {
-			limit = l
-		}
 		cpu := limit[v1.ResourceCPU]
 		t.options.Node = cgroups.Limits{MilliCPU: cpu.MilliValue(), Memory: quantity(limit, v1.ResourceMemory)}
 	}
