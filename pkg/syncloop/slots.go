@@ -73,10 +73,11 @@ func (w *waiter) wait(ctx context.Context) error {
 	case <-w.turn:
 	case <-ctx.Done():
 	}
-	if ctx.Err() != nil {
+	err := ctx.Err() // asked once: it may end any moment, and a slot must have one fate
+	if err != nil {
 		w.slots.leave(w)
 	}
-	return ctx.Err()
+	return err
 }
 
 // admits says whether a pod of that rank may take a slot: the last one is for
