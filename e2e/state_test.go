@@ -198,3 +198,17 @@ func (b *bed) alive() []string {
 	slices.Sort(ids)
 	return ids
 }
+
+// TestOrphanWithoutRecord: a pod ends of which the agent finds neither manifest
+// nor record, and its cgroup goes from a tier that only its spec would tell.
+func TestOrphanWithoutRecord(t *testing.T) {
+	b := newBed(t, lab.Containerd2)
+	b.start()
+	b.apply("left", stays("left", "requests: {cpu: 10m}"))
+	uid := string(b.ready("left").UID)
+	b.must(b.Agent.Kill())
+	b.must(os.Remove(b.recordOf("left")))
+	b.remove("left")
+	b.start()
+	b.gone("left", uid)
+}
