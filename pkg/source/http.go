@@ -35,6 +35,7 @@ type HTTPOptions struct {
 // httpSource is the source of pods behind a URL.
 type httpSource struct {
 	HTTPOptions
+	origin string // the URL as it may be shown
 	client *http.Client
 	log    *slog.Logger
 
@@ -63,8 +64,22 @@ func NewHTTP(o HTTPOptions) Source {
 		IdleConnTimeout:     2 * o.Period,
 		TLSHandshakeTimeout: httpTimeout,
 	}
-	return &httpSource{HTTPOptions: o, log: slog.With("source", HTTPName, "url", o.URL),
+	origin := withoutPassword(o.URL)
+	return &httpSource{HTTPOptions: o, origin: origin, log: slog.With("source", HTTPName, "url", origin),
 		client: &http.Client{Transport: transport, Timeout: httpTimeout, CheckRedirect: sameHost}}
+}
+
+// withoutPassword keeps the password that a URL may hold out of logs, reports
+// and records.
+func withoutPassword(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return raw // refused with the configuration
+	}
+	if _, secret := u.User.Password(); !secret {
+		return raw
+	}
+	return u.Redacted()
 }
 
 // sameHost lets a server move a manifest, but not hand the request, whose
@@ -172,13 +187,13 @@ func (u *httpSource) fetch(ctx context.Context, etag, modified string) answer {
 // take makes an answer what the URL gives.
 func (u *httpSource) take(a answer, now time.Time) {
 	if a.err != nil {
-		u.contents = u.then(contents{problems: []Problem{{Origin: u.URL, Message: a.err.Error()}}}, now)
+		u.contents = u.then(contents{problems: []Problem{{Origin: u.origin, Message: a.err.Error()}}}, now)
 		return
 	}
 	if !a.unchanged {
 		u.etag, u.modified = a.etag, a.modified
 		if text := sha256.Sum256(a.body); text != u.text {
-			here := place{source: HTTPName, origin: u.URL, node: u.NodeName}
+			here := place{source: HTTPName, origin: u.origin, node: u.NodeName}
 			u.text = text
 			u.contents = u.then(here.decode(a.body), now)
 			u.flaws = u.problems
@@ -193,7 +208,7 @@ func (u *httpSource) take(a answer, now time.Time) {
 func (u *httpSource) update() Update {
 	update := Update{Source: HTTPName, Pods: slices.Clone(u.pods), Problems: slices.Clone(u.problems)}
 	if u.held() {
-		update.Held = []string{u.URL}
+		update.Held = []string{u.origin}
 	}
 	return update
 }

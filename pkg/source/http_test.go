@@ -123,6 +123,30 @@ func TestHTTPUnreachableAtStart(t *testing.T) {
 	})
 }
 
+// TestHTTPPassword: the password of a URL is sent, and told to nobody else.
+func TestHTTPPassword(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var server fakeServer
+		server.answers(func(r *http.Request) *http.Response {
+			if _, password, _ := r.BasicAuth(); password != "secret" {
+				return response(http.StatusUnauthorized, "")
+			}
+			return response(http.StatusOK, podYAML("one", "a:1")+"\n---\nnonsense\n")
+		})
+		s := NewHTTP(HTTPOptions{URL: "http://user:secret@server.test/pods", NodeName: "n"}).(*httpSource)
+		s.client.Transport = &server
+		u := next(t, runHTTP(t, s))
+		if len(u.Pods) != 1 || len(u.Problems) != 1 {
+			t.Fatalf("pods %v, problems %v", u.Pods, u.Problems)
+		}
+		for _, told := range []string{u.Pods[0].Origin, u.Problems[0].Error(), u.Held[0]} {
+			if strings.Contains(told, "secret") || !strings.Contains(told, "server.test/pods") {
+				t.Errorf("it is told as %s", told)
+			}
+		}
+	})
+}
+
 // TestHTTPServer asks a real server over TLS, which sends a gzip bomb.
 func TestHTTPServer(t *testing.T) {
 	bomb := gzipped(t, make([]byte, 32<<20))
