@@ -20,8 +20,7 @@ func (p Pod) Record() Record {
 	}
 	for name, m := range p.Containers {
 		kept := Remembered{Ran: m.Ran, Restarts: m.Restarts, Backoff: m.Backoff, PullBackoff: m.PullBackoff}
-		always := p.Spec.Spec.RestartPolicy == v1.RestartPolicyAlways
-		if always && m.Backoff == (Backoff{}) && m.PullBackoff == (Backoff{}) {
+		if p.alwaysAgain(name) && m.Backoff == (Backoff{}) && m.PullBackoff == (Backoff{}) {
 			// It is started again in any case, and counted by its logs: not
 			// worth writing each start of each container to disk.
 			continue
@@ -31,6 +30,14 @@ func (p Pod) Record() Record {
 		}
 	}
 	return r
+}
+
+// alwaysAgain says that the container, and its pod, begin again however they end,
+// so that nothing depends on whether it ran.
+func (p Pod) alwaysAgain(name string) bool {
+	c := FindContainer(p.Spec, name)
+	return p.Spec.Spec.RestartPolicy == v1.RestartPolicyAlways &&
+		(c == nil || c.RestartPolicy == nil || *c.RestartPolicy == v1.ContainerRestartPolicyAlways)
 }
 
 func (r Record) equal(o Record) bool {
