@@ -82,7 +82,11 @@ func checkRuntime(ctx context.Context, c *config.Config) (string, error) {
 	if err == nil && rt.Ready != "" {
 		err = errors.New(rt.Ready)
 	}
-	return fmt.Sprintf("%s %s at %s", rt.Name, rt.Version, c.Kubelet.ContainerRuntimeEndpoint), err
+	text := fmt.Sprintf("%s %s at %s", rt.Name, rt.Version, c.Kubelet.ContainerRuntimeEndpoint)
+	if doubt := rt.Untested(); doubt != "" {
+		text += ", " + doubt
+	}
+	return text, err
 }
 
 func checkNetwork(ctx context.Context, c *config.Config) (string, error) {

@@ -163,6 +163,15 @@ type Runtime struct {
 	Handlers map[string]Handler
 }
 
+// Untested says so of a runtime that the agent is not tried on, which may work
+// all the same; "" for containerd.
+func (r Runtime) Untested() string {
+	if r.Name == "containerd" {
+		return ""
+	}
+	return "not tested with this agent, which is tested on containerd 1.6 and 2.x"
+}
+
 // Handler is what a runtime handler can do.
 type Handler struct {
 	RecursiveReadOnly bool

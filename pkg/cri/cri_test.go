@@ -69,6 +69,12 @@ func TestProbe(t *testing.T) {
 	if err != nil || r.Name != "containerd" || r.Version != "v2.1.0" || r.Ready != "" || r.Network != "NetworkPluginNotReady: cni plugin not initialized" {
 		t.Errorf("probe: %+v, %v", r, err)
 	}
+	if doubt := r.Untested(); doubt != "" {
+		t.Errorf("containerd is %s", doubt)
+	}
+	if doubt := (Runtime{Name: "cri-o"}).Untested(); !strings.Contains(doubt, "containerd") {
+		t.Errorf("cri-o is %q", doubt)
+	}
 	if _, ok, err := c.CgroupDriver(t.Context()); ok || err != nil {
 		t.Errorf("cgroup driver of a runtime that cannot say: %v, %v", ok, err)
 	}

@@ -77,6 +77,9 @@ func (l *Loop) session(ctx context.Context) error {
 		return err
 	}
 	l.Log.Info("container runtime is ready", "runtime", rt.Name, "version", rt.Version, "pods", len(found))
+	if doubt := rt.Untested(); doubt != "" {
+		l.Log.Warn("container runtime is "+doubt, "runtime", rt.Name)
+	}
 	for _, a := range l.all() {
 		a.mail.put(pod.Changed{At: time.Now()})
 	}
