@@ -32,7 +32,8 @@ var (
 
 // TestKilledAtPoint kills the agent at each named point while a pod of an
 // init container and two others starts, and while it ends. Its next process
-// finishes the work: nothing is started twice, nothing is left.
+// finishes the work: nothing is started twice, nothing is left. One container has
+// a policy of its own, as only the start of such is recorded.
 func TestKilledAtPoint(t *testing.T) {
 	for half := range 2 {
 		t.Run(fmt.Sprintf("Bed%d", half), func(t *testing.T) {
@@ -98,7 +99,7 @@ initContainers:
 - {name: init, image: BUSYBOX, `+strings.Replace(tell, "NAME", "init", 1)+`"]}
 containers:
 - {name: one, image: BUSYBOX, `+strings.Replace(tell, "NAME", "one", 1)+stay+`}
-- {name: two, image: BUSYBOX, `+strings.Replace(tell, "NAME", "two", 1)+stay+`}`))
+- {name: two, image: BUSYBOX, restartPolicy: OnFailure, `+strings.Replace(tell, "NAME", "two", 1)+stay+`}`))
 	f.startFaulty(point)
 	before := f.instances("")
 	f.start()
