@@ -68,13 +68,23 @@ func (a *actor) admit(p pod.Pod) (pod.Verdict, error) {
 	return v, nil
 }
 
+// slotPatience is how long a call may keep its start slot: many times what a
+// call takes on a node that is well.
+const slotPatience = 10 * time.Second
+
 // inSlot runs a create or start call in a start slot, which the actor gives back
 // once it has taken in how the call ended.
 func (a *actor) inSlot(ctx, wish context.Context, turn *waiter, p pod.Pod, done *pod.Done) error {
 	if err := turn.wait(wish); err != nil {
 		return err
 	}
-	defer a.held.Add(1)
+	// A call that hangs goes on without its slot, which others can use.
+	late := time.AfterFunc(slotPatience, a.loop.slots.release)
+	defer func() {
+		if late.Stop() {
+			a.held.Add(1)
+		}
+	}()
 	timeout := a.loop.Timeout
 	if done.Action.Kind == pod.RunSandbox {
 		timeout *= 2 // it may wait for a network, as with the kubelet
