@@ -142,7 +142,9 @@ func (k *checks) values() {
 			k.restarts[uid] = map[string]int32{}
 		}
 		for name, m := range p.Containers {
-			if old := k.restarts[uid][name]; m.Restarts < old {
+			// Of an unwanted pod nothing may be left to count by.
+			unwanted := p.Stop != nil && p.Stop.Unwanted
+			if old := k.restarts[uid][name]; m.Restarts < old && !unwanted {
 				k.world.violated("restart count of %s/%s went from %d to %d", uid, name, old, m.Restarts)
 			}
 			k.restarts[uid][name] = m.Restarts
