@@ -19,7 +19,7 @@ func New(w Wanted, view View, r *Record) Pod {
 		p.Setup.Recorded = r
 		p.Containers = make(map[string]Memory, len(r.Containers))
 		for name, c := range r.Containers {
-			p.Containers[name] = Memory{Ran: c.Ran, Restarts: c.Restarts, Backoff: c.Backoff, PullBackoff: c.PullBackoff}
+			p.Containers[name] = Memory{Ran: c.Ran, Restarts: c.Restarts, Unmade: c.Unmade, Backoff: c.Backoff, PullBackoff: c.PullBackoff}
 		}
 	}
 	p = p.see(view, w.At)

@@ -282,6 +282,7 @@ type Record struct {
 type Remembered struct {
 	Ran         bool    `json:"ran,omitempty"`
 	Restarts    int32   `json:"restarts,omitempty"`
+	Unmade      bool    `json:"unmade,omitempty"`
 	Backoff     Backoff `json:"backoff,omitzero"`
 	PullBackoff Backoff `json:"pullBackoff,omitzero"`
 }

@@ -19,7 +19,7 @@ func (p Pod) Record() Record {
 		r.Phase = p.Phase
 	}
 	for name, m := range p.Containers {
-		kept := Remembered{Ran: m.Ran, Restarts: m.Restarts, Backoff: m.Backoff, PullBackoff: m.PullBackoff}
+		kept := Remembered{Ran: m.Ran, Restarts: m.Restarts, Unmade: m.Unmade, Backoff: m.Backoff, PullBackoff: m.PullBackoff}
 		if p.alwaysAgain(name) && m.Backoff == (Backoff{}) && m.PullBackoff == (Backoff{}) {
 			// It is started again in any case, and counted by its logs: not
 			// worth writing each start of each container to disk.
@@ -48,7 +48,7 @@ func (r Record) equal(o Record) bool {
 }
 
 func (r Remembered) equal(o Remembered) bool {
-	return r.Ran == o.Ran && r.Restarts == o.Restarts && r.Backoff.equal(o.Backoff) && r.PullBackoff.equal(o.PullBackoff)
+	return r.Ran == o.Ran && r.Restarts == o.Restarts && r.Unmade == o.Unmade && r.Backoff.equal(o.Backoff) && r.PullBackoff.equal(o.PullBackoff)
 }
 
 func (b Backoff) equal(o Backoff) bool { return b.Delay == o.Delay && b.At.Equal(o.At) }

@@ -14,7 +14,7 @@ func (p Pod) see(v View, at time.Time) Pod {
 		return cmp.Or(cmp.Compare(b.Attempt, a.Attempt), b.CreatedAt.Compare(a.CreatedAt))
 	})
 	slices.SortStableFunc(v.Containers, func(a, b Container) int {
-		return cmp.Or(b.CreatedAt.Compare(a.CreatedAt), cmp.Compare(b.Attempt, a.Attempt))
+		return cmp.Or(cmp.Compare(b.Attempt, a.Attempt), b.CreatedAt.Compare(a.CreatedAt))
 	})
 	for i := range v.Sandboxes {
 		v.Sandboxes[i].keep(p.View.Sandboxes)
@@ -69,6 +69,9 @@ func (c Container) aborted() bool {
 		(strings.Contains(c.Message, "context canceled") || strings.Contains(c.Message, "context deadline exceeded"))
 }
 
+// is says whether the instance has this ID; none has.
+func (c *Container) is(id string) bool { return c != nil && c.ID == id }
+
 // unmake forgets a removed instance that never ran: the next one takes its
 // number.
 func (m *Memory) unmake() { m.Known, m.Last, m.Unmade = m.Last, nil, true }
@@ -117,8 +120,10 @@ func (p *Pod) starting(id string) bool {
 	return ok
 }
 
+// newer compares by number first: a call that was given up for lost may make
+// an instance of an older number long after.
 func newer(a, b Container) bool {
-	return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), cmp.Compare(a.Attempt, b.Attempt)) > 0
+	return cmp.Or(cmp.Compare(a.Attempt, b.Attempt), a.CreatedAt.Compare(b.CreatedAt)) > 0
 }
 
 // exited notes that an instance ended; people are told when its restart waits.

@@ -203,8 +203,10 @@ func (l *planner) sweep() {
 	inUse := map[string]bool{} // sandboxes by ID
 	for _, c := range l.View.Containers {
 		switch {
-		case c.State == Running || c.State == Unknown || c.State == Created && l.Stop == nil:
+		case c.State == Running || c.State == Unknown || c.State == Created && l.Stop == nil && l.Containers[c.Name].Known.is(c.ID):
 			inUse[c.SandboxID] = true
+		case c.State == Created && l.Stop == nil:
+			l.do(Action{Kind: Remove, Container: c.Name, ID: c.ID, Why: "it came too late: a newer instance exists"})
 		case !kept[c.Name] && !unwanted && l.wanted(c.Name):
 			kept[c.Name], inUse[c.SandboxID] = true, true
 		case !unwanted:

@@ -147,7 +147,7 @@ func (k *checks) values() {
 			if old := k.restarts[uid][name]; m.Restarts < old && !unwanted {
 				k.world.violated("restart count of %s/%s went from %d to %d", uid, name, old, m.Restarts)
 			}
-			if m.Known != nil && !m.Known.StartedAt.IsZero() { // what never ran is no restart
+			if m.Known != nil && !m.Known.StartedAt.IsZero() && !m.Unmade { // what never ran is no restart
 				k.restarts[uid][name] = m.Restarts
 			}
 		}
