@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	v1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/nodeagent/nodeagent/e2e/lab"
@@ -30,6 +31,7 @@ func TestPeople(t *testing.T) {
 		"Version":             versionForms,
 		"SocketIsForRootOnly": socketIsForRootOnly,
 		"SecondAgentIsBarred": secondAgentIsBarred,
+		"ControlCharacters":   controlCharacters,
 		"UnknownFlag":         func(b *bed) { b.fails("unknown flag", "--no-such-flag") },
 		"UnknownPod":          func(b *bed) { b.fails(`no pod "nobody"`, "explain", "nobody") },
 		"UnknownOutput":       func(b *bed) { b.fails("want json or yaml", "pods", "-o", "xml") },
@@ -102,6 +104,17 @@ func checkIsOK(b *bed) {
 	out := b.say("check", "--config", b.ConfigFile())
 	if strings.Contains(out, "NOT OK") || !strings.Contains(out, "containerd") {
 		b.t.Errorf("check says\n%s", out)
+	}
+}
+
+// controlCharacters that a container says don't reach the terminal.
+func controlCharacters(b *bed) {
+	b.apply("steer", podOf("steer", `
+containers: [{name: a, image: BUSYBOX, command: [sh, -c, "printf 'be\\033[2Jware' > /dev/termination-log; exit 1"]}]`))
+	b.await("steer", "a", "has ended once", func(s v1.ContainerStatus) bool { return s.LastTerminationState.Terminated != nil })
+	out := b.say("explain", "steer-lab")
+	if strings.Contains(out, "\x1b") || !strings.Contains(out, "be\ufffd[2Jware") {
+		b.t.Errorf("it says %q", out)
 	}
 }
 

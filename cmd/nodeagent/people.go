@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/spf13/pflag"
 	v1 "k8s.io/api/core/v1"
@@ -55,7 +57,7 @@ func (q *question) parse(args []string, n int, what string) error {
 // print writes the answer in the form asked for.
 func (q *question) print(v any, text func(io.Writer)) error {
 	if q.output == "" {
-		text(os.Stdout)
+		text(visible{os.Stdout})
 		return nil
 	}
 	out, err := json.MarshalIndent(v, "", "  ")
@@ -67,6 +69,20 @@ func (q *question) print(v any, text func(io.Writer)) error {
 	}
 	_, err = fmt.Println(strings.TrimSpace(string(out)))
 	return err
+}
+
+// visible shows control characters as a mark: what containers say and how files
+// are named must not steer the terminal of the one who looks.
+type visible struct{ out io.Writer }
+
+func (v visible) Write(text []byte) (int, error) {
+	_, err := v.out.Write(bytes.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\n' && r != '\t' {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, text))
+	return len(text), err
 }
 
 func runVersion(_ context.Context, args []string) error {

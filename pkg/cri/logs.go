@@ -222,7 +222,7 @@ func emptyFolder(parent *os.Root, folder string, remove func(*os.Root, fs.DirEnt
 		return err
 	}
 	if !info.IsDir() {
-		return fmt.Errorf("%s is no folder", folder)
+		return nil // say a link that somebody put there: its name is removed, nothing behind it
 	}
 	dir, err := parent.OpenRoot(folder)
 	if err != nil {

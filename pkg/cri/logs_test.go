@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -99,9 +100,15 @@ func TestRemoveLogs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// A link in the folder's place is removed, not followed.
+	if err := os.Symlink(filepath.Join(dir, "victim"), filepath.Join(logs, "default_web_u3")); err != nil {
+		t.Fatal(err)
+	}
 	for range 2 { // what is gone is removed
-		if err := c.RemoveLogs(t.Context(), "default", "web", "u1"); err != nil {
-			t.Fatal(err)
+		for _, uid := range []types.UID{"u1", "u3"} {
+			if err := c.RemoveLogs(t.Context(), "default", "web", uid); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	want := []string{"/links", "/links/web_default_main-b.log", "/logs", "/logs/default_web_u2", "/logs/default_web_u2/main", "/logs/default_web_u2/main/0.log", "/victim", "/victim/file"}

@@ -90,6 +90,13 @@ func (s *Store) Write(name string, v any) error {
 // replace puts content at path: either all of it or nothing.
 func (s *Store) replace(path string, content []byte) error {
 	f, err := os.CreateTemp(s.dir, tmpPrefix+"*") // mode 0600
+	if errors.Is(err, fs.ErrNotExist) {
+		// Somebody removed the folder. Only it is made again: if more is gone,
+		// the disk may be, and what is written would lie beneath it.
+		if err = os.Mkdir(s.dir, 0o700); err == nil || errors.Is(err, fs.ErrExist) {
+			f, err = os.CreateTemp(s.dir, tmpPrefix+"*")
+		}
+	}
 	if err != nil {
 		return err
 	}

@@ -85,6 +85,27 @@ func TestFolderIsPrivateAndCleared(t *testing.T) {
 	}
 }
 
+// TestFolderIsMadeAgain: a folder that somebody removed costs what was in it,
+// not the writes to come; a root that is gone stays so.
+func TestFolderIsMadeAgain(t *testing.T) {
+	s := open(t)
+	if err := os.RemoveAll(s.dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Write("pod-1", sample{Name: "web"}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Read[sample](s, "pod-1"); err != nil || got.Name != "web" {
+		t.Errorf("read %+v, %v", got, err)
+	}
+	if err := os.RemoveAll(filepath.Dir(s.dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Write("pod-1", sample{Name: "web"}); err == nil {
+		t.Error("a record was written without the root")
+	}
+}
+
 func TestNamesCannotLeaveTheFolder(t *testing.T) {
 	s := open(t)
 	for _, name := range []string{"", ".", "..", "../x", "a/b", "/etc/x", ".hidden", "a\x00b", "a b", strings.Repeat("a", maxName+1)} {

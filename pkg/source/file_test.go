@@ -101,6 +101,7 @@ func TestFileProblems(t *testing.T) {
 	check(os.Symlink(in("absent"), in("dangling.yaml")))
 	check(os.Mkdir(in("sub"), 0o700))
 	check(unix.Mkfifo(in("pipe.yaml"), 0o600))
+	check(os.Symlink("/proc/kmsg", in("kernel.yaml"))) // a regular file that waits for more
 	write(t, in("large.yaml"), "")
 	check(os.Truncate(in("large.yaml"), maxManifest+1))
 	check(os.Symlink(in("target"), in("link.yaml")))
@@ -108,7 +109,7 @@ func TestFileProblems(t *testing.T) {
 	write(t, in("target2.yaml"), podYAML("two", "a:2"))
 	out := watchFiles(t, dir, time.Hour)
 	want := map[string]string{"loop1.yaml": "lead to each other", "loop2.yaml": "lead to each other", "dangling.yaml": "doesn't exist",
-		"sub": "but a folder", "pipe.yaml": "no regular file", "large.yaml": "more than 10 MiB"}
+		"sub": "but a folder", "pipe.yaml": "no regular file", "kernel.yaml": "no regular file", "large.yaml": "more than 10 MiB"}
 	var u Update
 	for len(u.Problems) < len(want) {
 		u = next(t, out)
@@ -121,7 +122,7 @@ func TestFileProblems(t *testing.T) {
 			t.Errorf("unexpected problem: %v", p)
 		}
 	}
-	if len(u.Held) != len(want)-2 { // nothing was ever in a folder or a pipe
+	if len(u.Held) != len(want)-3 { // nothing was ever in a folder, a pipe or the kernel's log
 		t.Errorf("held %v", u.Held)
 	}
 }

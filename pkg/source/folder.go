@@ -211,7 +211,8 @@ func keyFrom(info fs.FileInfo) (fileKey, error) {
 // read gives the whole text of a file and its key, and says whether somebody is
 // writing it.
 func read(name string) (data []byte, key fileKey, busy bool, err error) {
-	// Not blocking: it may have become a pipe since it was looked at.
+	// Not blocking: it may have become a pipe since it was looked at, and some
+	// files of the kernel, such as its log, are regular and yet wait for more.
 	file, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fileKey{}, false, fmt.Errorf("open file: %w", err)
@@ -222,7 +223,7 @@ func read(name string) (data []byte, key fileKey, busy bool, err error) {
 		return nil, key, false, err
 	}
 	busy = hasWriter(file)
-	data, err = io.ReadAll(io.LimitReader(file, maxManifest+1))
+	data, err = io.ReadAll(io.LimitReader(unwaiting(file.Fd()), maxManifest+1))
 	if err != nil {
 		return nil, key, busy, fmt.Errorf("read file: %w", err)
 	}
@@ -231,6 +232,26 @@ func read(name string) (data []byte, key fileKey, busy bool, err error) {
 	}
 	after, err := keyOfOpen(file)
 	return data, after, busy || after != key, err
+}
+
+// unwaiting reads a descriptor as it is: where os.File would wait for data,
+// it fails.
+type unwaiting int
+
+func (fd unwaiting) Read(buf []byte) (int, error) {
+	for {
+		switch n, err := unix.Read(int(fd), buf); {
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EAGAIN):
+			return 0, fmt.Errorf("%w: it waits for more", errNoFile)
+		case err != nil:
+			return 0, err
+		case n == 0:
+			return 0, io.EOF
+		default:
+			return n, nil
+		}
+	}
 }
 
 func keyOfOpen(file *os.File) (fileKey, error) {
