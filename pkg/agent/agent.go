@@ -20,8 +20,10 @@ import (
 
 	"github.com/nodeagent/nodeagent/pkg/config"
 	"github.com/nodeagent/nodeagent/pkg/cri"
+	"github.com/nodeagent/nodeagent/pkg/env"
 	"github.com/nodeagent/nodeagent/pkg/local"
 	"github.com/nodeagent/nodeagent/pkg/node"
+	"github.com/nodeagent/nodeagent/pkg/objects"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 	"github.com/nodeagent/nodeagent/pkg/record"
 	"github.com/nodeagent/nodeagent/pkg/source"
@@ -119,13 +121,15 @@ func (a *Agent) build(root string) (*parts, error) {
 		return nil, err
 	}
 	tree := newTree(a.config, limit, a.log)
-	client, err := cri.Dial(runtimeOptions(a.config, root, capacity, ips, tree))
+	client, err := cri.Dial(runtimeOptions(a.config, root, capacity, tree))
 	if err != nil {
 		return nil, err
 	}
 	tree.runtime = client
 	sources := a.sources()
+	known := &objects.Store{}
 	loop := syncloop.New(syncloop.Config{
+		Env: env.Resolver{Objects: known, HostIPs: ips, Allocatable: allocatable}, Objects: known,
 		Runtime: client, Volumes: vols, Cgroups: tree, Records: store, Hooks: hooks{client}, Log: a.log,
 		Sources: names(sources), Known: a.known(store), Allocatable: allocatable, Sysctls: k.AllowedUnsafeSysctls,
 		Node:    pod.Node{Name: a.config.Node.Name, HostIPs: ips, MaxBackoff: maxBackoff(a.config)},

@@ -72,7 +72,7 @@ func relay(endpoint string) []string { return []string{"/proc/self/exe", RelayCo
 // for people.
 const RelayCommand = "relay-events"
 
-func runtimeOptions(c *config.Config, root string, capacity v1.ResourceList, ips []string, t *tree) cri.Options {
+func runtimeOptions(c *config.Config, root string, capacity v1.ResourceList, t *tree) cri.Options {
 	k := &c.Kubelet
 	parallel := 1
 	if !*k.SerializeImagePulls {
@@ -88,7 +88,7 @@ func runtimeOptions(c *config.Config, root string, capacity v1.ResourceList, ips
 		Images:         cri.ImageOptions{MaxParallel: parallel, QPS: float64(*k.RegistryPullQPS), Burst: int(k.RegistryBurst)},
 		Pods: cri.PodOptions{
 			RootDir: root, LogsDir: k.PodLogsDir, ClusterDomain: k.ClusterDomain,
-			HostIPs: func() []string { return ips }, CgroupParent: t.parent,
+			CgroupParent:   t.parent,
 			SeccompDefault: *k.SeccompDefault, CPUCFSQuota: *k.CPUCFSQuota, CPUCFSQuotaPeriod: k.CPUCFSQuotaPeriod.Duration,
 			MemoryCapacity:       quantity(capacity, v1.ResourceMemory),
 			SingleProcessOOMKill: k.SingleProcessOOMKill != nil && *k.SingleProcessOOMKill,

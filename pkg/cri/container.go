@@ -7,6 +7,8 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/nodeagent/nodeagent/pkg/env"
 )
 
 // CreateRequest is what the pod's value and its surroundings add to the spec.
@@ -19,6 +21,7 @@ type CreateRequest struct {
 	// Mounts are the host folders of the pod's volumes by their names.
 	Mounts map[string]string
 	PodIPs []string
+	Env    []env.Var
 }
 
 // Parts is what Create finds out for ContainerConfig.
@@ -38,10 +41,6 @@ func ContainerConfig(p *v1.Pod, parts Parts, m Machine, o PodOptions) (*runtimea
 	if err != nil {
 		return nil, err
 	}
-	envs, values, err := environment(p, c, req.PodIPs, o)
-	if err != nil {
-		return nil, err
-	}
 	security, err := containerSecurity(p, c, parts.User, m, o)
 	if err != nil {
 		return nil, err
@@ -58,6 +57,7 @@ func ContainerConfig(p *v1.Pod, parts Parts, m Machine, o PodOptions) (*runtimea
 	if err != nil {
 		return nil, err
 	}
+	values := env.Values(req.Env)
 	return &runtimeapi.ContainerConfig{
 		Metadata:    &runtimeapi.ContainerMetadata{Name: c.Name, Attempt: req.Attempt},
 		Image:       &runtimeapi.ImageSpec{Image: req.ImageRef, UserSpecifiedImage: c.Image},
@@ -66,7 +66,7 @@ func ContainerConfig(p *v1.Pod, parts Parts, m Machine, o PodOptions) (*runtimea
 		WorkingDir:  c.WorkingDir,
 		Labels:      containerLabels(p, c),
 		Annotations: annotations,
-		Envs:        envs,
+		Envs:        variables(req.Env),
 		LogPath:     fmt.Sprintf("%s/%d.log", c.Name, req.Attempt),
 		Stdin:       c.Stdin,
 		StdinOnce:   c.StdinOnce,
@@ -77,6 +77,22 @@ func ContainerConfig(p *v1.Pod, parts Parts, m Machine, o PodOptions) (*runtimea
 			SecurityContext: security,
 		},
 	}, nil
+}
+
+func variables(vars []env.Var) []*runtimeapi.KeyValue {
+	var out []*runtimeapi.KeyValue
+	for _, v := range vars {
+		out = append(out, &runtimeapi.KeyValue{Key: v.Name, Value: []byte(v.Value)})
+	}
+	return out
+}
+
+func expandAll(list []string, values map[string]string) []string {
+	var out []string
+	for _, s := range list {
+		out = append(out, env.Expand(s, values))
+	}
+	return out
 }
 
 // stopSignal is lifecycle.stopSignal by CRI's number for it, which spells

@@ -56,6 +56,12 @@ func failed(reason, doing string, err error) *Error {
 	return &Error{Doing: doing, Reason: reason, Message: said, Err: err}
 }
 
+// ConfigError says that the container cannot be made as its spec is now
+// (behaviour row 1.3-18).
+func ConfigError(container string, err error) error {
+	return failed(ReasonConfig, "configure container "+container, err)
+}
+
 // mutated wraps err of a call that changes the runtime's state.
 func mutated(reason, doing string, err error) *Error {
 	e := failed(reason, doing, err)

@@ -38,21 +38,21 @@ func imageName(image string) (name, repository string, err error) {
 }
 
 // Pull makes the container's image present as its policy says. ref is what to
-// create from, pulled whether it was fetched now, message how it went, for
+// create from, message how it went, for
 // people (behaviour rows 1.10-3, 1.10-4).
 //
 // Pods that want the same image with the same credentials share one pull,
 // which ends early when the last of them gives up.
-func (c *Client) Pull(ctx context.Context, p *v1.Pod, container string) (ref string, pulled bool, message string, err error) {
+func (c *Client) Pull(ctx context.Context, p *v1.Pod, container string) (ref, message string, err error) {
 	k, err := containerNamed(p, container)
 	if err != nil {
-		return "", false, "", failed(ReasonConfig, "pull image", err)
+		return "", "", failed(ReasonConfig, "pull image", err)
 	}
 	name, repository, err := imageName(k.Image)
 	if err != nil {
 		e := failed(ReasonInvalidImage, "pull image", err)
 		e.Message = fmt.Sprintf("Failed to apply default image tag %q: %v", k.Image, err)
-		return "", false, "", e
+		return "", "", e
 	}
 	policy := pullPolicy(k, name)
 	if policy != v1.PullAlways {
@@ -61,13 +61,13 @@ func (c *Client) Pull(ctx context.Context, p *v1.Pod, container string) (ref str
 		case err != nil:
 			e := failed(ReasonInspect, "inspect image "+name, err)
 			e.Message = fmt.Sprintf("Failed to inspect image %q: %s", k.Image, e.Message)
-			return "", false, "", e
+			return "", "", e
 		case image != nil:
-			return image.Id, false, fmt.Sprintf("Container image %q already present on machine and can be accessed by the pod", k.Image), nil
+			return image.Id, fmt.Sprintf("Container image %q already present on machine and can be accessed by the pod", k.Image), nil
 		case policy == v1.PullNever:
 			e := failed(ReasonNeverPull, "pull image "+name, errors.New("it is not present and its pull policy is Never"))
 			e.Message = fmt.Sprintf("Container image %q is not present with pull policy of Never", k.Image)
-			return "", false, "", e
+			return "", "", e
 		}
 	}
 	began := time.Now()
@@ -76,11 +76,11 @@ func (c *Client) Pull(ctx context.Context, p *v1.Pod, container string) (ref str
 		return c.fetch(ctx, p, name, creds)
 	})
 	if err != nil {
-		return "", false, "", pullError(name, err)
+		return "", "", pullError(name, err)
 	}
 	message = fmt.Sprintf("Successfully pulled image %q in %v (%v including waiting). Image size: %d bytes.",
 		k.Image, got.took.Truncate(time.Millisecond), time.Since(began).Truncate(time.Millisecond), got.size)
-	return got.ref, true, message, nil
+	return got.ref, message, nil
 }
 
 func pullPolicy(k *v1.Container, name string) v1.PullPolicy {

@@ -21,8 +21,6 @@ type PodOptions struct {
 	LogsDir string
 	// ClusterDomain ends the names of pods with a subdomain.
 	ClusterDomain string
-	// HostIPs are the node's addresses for status.hostIP, may be nil.
-	HostIPs func() []string
 	// CgroupParent is the pod's cgroup as an absolute path (behaviour row
 	// 1.15-3), nil to leave it to the runtime.
 	CgroupParent func(*v1.Pod) string

@@ -17,6 +17,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/nodeagent/nodeagent/pkg/env"
 )
 
 const etcHosts = "/etc/hosts"
@@ -27,10 +29,7 @@ func (c *Client) mounts(ctx context.Context, p *v1.Pod, k *v1.Container, req Cre
 	if uid := string(p.UID); uid == "" || uid == "." || uid == ".." || strings.ContainsAny(uid, "/\x00") {
 		return nil, fmt.Errorf("pod UID %q cannot be part of a path", uid)
 	}
-	_, values, err := environment(p, k, req.PodIPs, c.opts.Pods)
-	if err != nil {
-		return nil, err
-	}
+	values := env.Values(req.Env)
 	var out []*runtimeapi.Mount
 	hosts := p.Spec.HostNetwork || len(req.PodIPs) > 0
 	for _, vm := range k.VolumeMounts {
@@ -58,7 +57,7 @@ func (c *Client) mounts(ctx context.Context, p *v1.Pod, k *v1.Container, req Cre
 	return append(out, &runtimeapi.Mount{ContainerPath: absolute(k.TerminationMessagePath), HostPath: path, SelinuxRelabel: c.machine.SELinux}), nil
 }
 
-func (c *Client) volumeMount(ctx context.Context, p *v1.Pod, vm v1.VolumeMount, volumes, env map[string]string) (*runtimeapi.Mount, error) {
+func (c *Client) volumeMount(ctx context.Context, p *v1.Pod, vm v1.VolumeMount, volumes, values map[string]string) (*runtimeapi.Mount, error) {
 	host, ok := volumes[vm.Name]
 	if !ok {
 		return nil, fmt.Errorf("volume %q is not mounted on the node", vm.Name)
@@ -66,8 +65,8 @@ func (c *Client) volumeMount(ctx context.Context, p *v1.Pod, vm v1.VolumeMount, 
 	sub := vm.SubPath
 	if vm.SubPathExpr != "" {
 		var err error
-		if sub, err = expandSubPath(vm.SubPathExpr, env); err != nil {
-			return nil, err
+		if sub, err = env.ExpandStrictly(vm.SubPathExpr, values); err != nil {
+			return nil, fmt.Errorf("subPathExpr %w", err)
 		}
 	}
 	if sub != "" {
@@ -106,22 +105,6 @@ func volumeNamed(p *v1.Pod, name string) v1.Volume {
 		}
 	}
 	return v1.Volume{}
-}
-
-// expandSubPath needs a value for every name: an empty one would mount the
-// whole volume (behaviour row 1.7-9).
-func expandSubPath(expr string, env map[string]string) (string, error) {
-	var missing []string
-	out := expandWith(expr, func(name string) string {
-		if env[name] == "" {
-			missing = append(missing, name)
-		}
-		return env[name]
-	})
-	if len(missing) > 0 {
-		return "", fmt.Errorf("subPathExpr %q: missing value for %s", expr, strings.Join(missing, ", "))
-	}
-	return out, nil
 }
 
 // subPathWithin is subPath, as long as ctx lets it look: on a dead mount that may

@@ -17,6 +17,8 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/nodeagent/nodeagent/pkg/env"
 )
 
 // fixture is what a real kubelet sent for one pod; testdata/peer/configs/README.md
@@ -38,7 +40,6 @@ func (f *fixture) options(t *testing.T) PodOptions {
 		RootDir:       f.Node.RootDir,
 		LogsDir:       f.Node.PodLogsDir,
 		ClusterDomain: f.Node.ClusterDomain,
-		HostIPs:       func() []string { return []string{f.Node.IP} },
 		// Cgroups and DNS are found by others, who have fixtures of their own.
 		CgroupParent:         func(*v1.Pod) string { return sandbox.GetLinux().GetCgroupParent() },
 		DNS:                  func(*v1.Pod) (*runtimeapi.DNSConfig, error) { return sandbox.GetDnsConfig(), nil },
@@ -99,14 +100,17 @@ func compareContainer(t *testing.T, f *fixture, o PodOptions, want *runtimeapi.C
 	if !f.Pod.Spec.HostNetwork {
 		req.PodIPs = []string{"192.0.2.100"}
 	}
+	k, err := containerNamed(f.Pod, req.Container)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if req.Env, err = (env.Resolver{HostIPs: []string{f.Node.IP}}).Container(f.Pod, k, env.Surroundings{PodIPs: req.PodIPs}); err != nil {
+		t.Fatal(err)
+	}
 	got, err := ContainerConfig(f.Pod, Parts{Request: req, User: f.user(t, want.Image.UserSpecifiedImage)}, peerMachine, o)
 	if err != nil {
 		t.Errorf("container %s: %v", want.Metadata.Name, err)
 		return
-	}
-	k, err := containerNamed(f.Pod, req.Container)
-	if err != nil {
-		t.Fatal(err)
 	}
 	if got.Mounts, err = c.mounts(t.Context(), f.Pod, k, req); err != nil {
 		t.Errorf("mounts of container %s: %v", want.Metadata.Name, err)

@@ -62,6 +62,9 @@ func Apply(p Pod, event Event) Pod {
 			p.remember(name, func(m *Memory) { m.Ran, m.Restarts = true, max(m.Restarts, n) })
 		}
 		p.presumeLost(at)
+	case Renewed:
+		at = e.At
+		p.renew(at)
 	case Changed:
 		at = e.At
 		p.hint()
@@ -88,6 +91,31 @@ func (p *Pod) want(w Wanted) {
 		}
 	}
 	p.Spec, p.Origin, p.Hashes = w.Spec, w.Origin, w.Hashes
+	if len(w.Spec.Spec.Volumes) > 0 {
+		p.renew(w.At) // they may show labels, or what a container may use
+	}
+}
+
+// renew has the volumes made anew, and what waits for an object tried again.
+func (p *Pod) renew(at time.Time) {
+	p.Setup.Outdated = p.Setup.Mounted
+	for _, kind := range []Kind{Mount, RunSandbox} {
+		key := Action{Kind: kind}.Key()
+		p.Setup.Failures = without(p.Setup.Failures, key)
+		if d, ok := p.Doing[key]; ok {
+			d.Outdated = true
+			p.Doing = with(p.Doing, key, d)
+		}
+	}
+	for name, m := range p.Containers {
+		if m.Failure != nil && m.Failure.Reason == configFailed && m.Failure.Retry.After(at) {
+			p.remember(name, func(m *Memory) {
+				f := *m.Failure
+				f.Retry = at
+				m.Failure = &f
+			})
+		}
+	}
 }
 
 // hint notes that the runtime's view changed; one that is being read is read

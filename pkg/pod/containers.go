@@ -171,9 +171,14 @@ func (l *planner) start(m member, c Container) {
 	l.do(Action{Kind: Start, Container: m.Name, ID: c.ID, Why: "created"})
 }
 
-// startFailed is the waiting reason of a container whose start the runtime
-// refused (behaviour row 1.3-18).
-const startFailed = "RunContainerError"
+// Waiting reasons that decide what is done next (behaviour row 1.3-18).
+const (
+	// startFailed is of a container whose start the runtime refused.
+	startFailed = "RunContainerError"
+	// configFailed is of one whose spec cannot be met now: perhaps an object
+	// that it refers to is missing.
+	configFailed = "CreateContainerConfigError"
+)
 
 // keep looks after a running instance: its postStart hook, and its end when
 // the definition changed or a probe or hook failed.

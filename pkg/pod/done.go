@@ -23,6 +23,9 @@ func (p Pod) done(e Done) Pod {
 	if a.Kind != Save && a.Kind != Observe || e.Failure != nil {
 		p.Steps = p.stepped(step)
 	}
+	for _, n := range e.Told {
+		p.note(e.At, n.Warning, n.Reason, a.Container, "%s", n.Message)
+	}
 	if a.ChangesRuntime() {
 		p.Changes++
 	}
@@ -36,6 +39,9 @@ func (p Pod) done(e Done) Pod {
 			return p
 		}
 		p.failed(e)
+		if a.Kind == Mount && doing.Outdated {
+			p.Setup.Failures = without(p.Setup.Failures, a.failureKey())
+		}
 		return p
 	}
 	p.Setup.Failures = without(p.Setup.Failures, a.failureKey())
@@ -50,6 +56,9 @@ func (p Pod) done(e Done) Pod {
 		return p
 	}
 	p.succeeded(e)
+	if a.Kind == Mount {
+		p.Setup.Outdated = doing.Outdated
+	}
 	return p
 }
 
@@ -185,9 +194,6 @@ func (p *Pod) succeeded(e Done) {
 			}
 			m.Image, m.PullBackoff = e.Image, Backoff{}
 		})
-		if e.Message != "" {
-			p.note(e.At, false, "Pulled", a.Container, "%s", e.Message)
-		}
 	case RunSandbox:
 		p.View.Sandboxes = slices.DeleteFunc(slices.Clone(p.View.Sandboxes), func(s Sandbox) bool {
 			// The runtime may have shown it before. If it showed it down, it

@@ -51,9 +51,10 @@ type Done struct {
 	Sandbox   *Sandbox   // RunSandbox
 	Container *Container // Create, Start
 	Image     string     // Pull: the reference to create from
-	Pulled    bool       // Pull: the image was fetched, not found
-	Message   string     // for people: how a pull went
 	Record    *Record    // Save
+	// Told is what people are to know of how it went, well or badly: At, Seq
+	// and Count are filled in.
+	Told []Note
 }
 
 // Logged is the highest log number found of each container: the restart count
@@ -62,6 +63,10 @@ type Logged struct {
 	At       time.Time
 	Restarts map[string]int32
 }
+
+// Renewed says that something that the pod refers to came, went or changed: an
+// object, or what it says of itself in a volume.
+type Renewed struct{ At time.Time }
 
 // Changed is a hint that the runtime's view of the pod changed.
 type Changed struct{ At time.Time }
@@ -95,6 +100,7 @@ func (Judged) isEvent()  {}
 func (Begun) isEvent()   {}
 func (Done) isEvent()    {}
 func (Logged) isEvent()  {}
+func (Renewed) isEvent() {}
 func (Changed) isEvent() {}
 func (Probed) isEvent()  {}
 func (Tick) isEvent()    {}

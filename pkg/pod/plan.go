@@ -102,7 +102,7 @@ func (l *planner) run() {
 	if !l.Setup.Prepared {
 		l.do(Action{Kind: Prepare, Why: "the pod's folders and cgroup"})
 	}
-	if l.Setup.Prepared && !l.Setup.Mounted {
+	if l.Setup.Prepared && (!l.Setup.Mounted || l.Setup.Outdated) {
 		l.do(Action{Kind: Mount, Why: "the pod's volumes"})
 	}
 	if !l.runtime() {

@@ -209,6 +209,7 @@ const (
 type Setup struct {
 	Prepared bool // pod folder, cgroup
 	Mounted  bool // volumes
+	Outdated bool // what the volumes show has changed since
 	// Restarting is the container whose rule has all containers restarted.
 	Restarting string
 	// Failures of the steps that are tried again, by Action.Key.
@@ -243,7 +244,7 @@ type Doing struct {
 	Canceled bool
 	// Outdated says of an Observe that the runtime hinted at a change since it
 	// began: what it brings may be older than the hint. Of an Admit it says that
-	// a name came free since.
+	// a name came free since, of a Mount that what it shows has changed.
 	Outdated bool
 }
 

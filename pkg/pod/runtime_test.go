@@ -16,7 +16,7 @@ func (w *world) effect(a Action, named args) Done {
 	e := Done{At: w.now, Action: a}
 	switch a.Kind {
 	case Pull:
-		e.Image, e.Pulled, e.Message = a.Image, true, fmt.Sprintf("Successfully pulled image %q", a.Image)
+		e.Image, e.Told = a.Image, []Note{{Reason: "Pulled", Message: fmt.Sprintf("Successfully pulled image %q", a.Image)}}
 	case Observe:
 		v := cloneView(w.runtime)
 		if named.has("old") {

@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
+
+	"github.com/nodeagent/nodeagent/pkg/objects"
 )
 
 // The names of the sources, as they appear in the annotation
@@ -36,6 +38,9 @@ type Update struct {
 	Source string // FileName or HTTPName
 	// Pods are in the order of the source: by file name, then by place.
 	Pods []Desired
+	// Objects are what pods may refer to. They are shared and must not be
+	// altered.
+	Objects []objects.Object
 	// Held are the origins that give something unusable now. What they gave
 	// before is still in Pods. After a restart of the agent nothing is known of
 	// what they gave, so while Held isn't empty no pod that the runtime shows

@@ -9,6 +9,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 
 	"github.com/nodeagent/nodeagent/pkg/cri"
+	"github.com/nodeagent/nodeagent/pkg/env"
 	"github.com/nodeagent/nodeagent/pkg/ledger"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 )
@@ -35,7 +36,11 @@ func (a *actor) do(ctx, wish context.Context, turn *waiter, p pod.Pod, act pod.A
 	case pod.Pull:
 		wish, cancel := context.WithTimeout(wish, pullDeadline)
 		defer cancel()
-		done.Image, done.Pulled, done.Message, err = a.loop.Runtime.Pull(wish, p.Spec, act.Container)
+		var message string
+		done.Image, message, err = a.loop.Runtime.Pull(wish, p.Spec, act.Container)
+		if err == nil {
+			done.Told = []pod.Note{{Reason: "Pulled", Message: message}}
+		}
 	case pod.PostStart, pod.PreStop:
 		err = a.hook(wish, p, act)
 	default:
@@ -109,10 +114,11 @@ func (a *actor) start(ctx context.Context, p pod.Pod, done *pod.Done) error {
 		done.Sandbox = &s
 		return err
 	case pod.Create:
-		c, err := a.loop.Runtime.Create(ctx, p.Spec, cri.CreateRequest{
-			Container: act.Container, SandboxID: act.ID, Attempt: act.Attempt, ImageRef: act.Image,
-			Mounts: a.volumes(), PodIPs: sandboxIPs(p.View, act.ID),
-		})
+		req, err := a.request(p, act)
+		if err != nil {
+			return err
+		}
+		c, err := a.loop.Runtime.Create(ctx, p.Spec, req)
 		done.Container = &c
 		return err
 	}
@@ -124,6 +130,23 @@ func (a *actor) start(ctx context.Context, p pod.Pod, done *pod.Done) error {
 		}
 	}
 	return fmt.Errorf("start container %s: instance %s is gone", act.Container, act.ID)
+}
+
+// request is what is asked of the runtime for a new instance.
+func (a *actor) request(p pod.Pod, act pod.Action) (cri.CreateRequest, error) {
+	req := cri.CreateRequest{
+		Container: act.Container, SandboxID: act.ID, Attempt: act.Attempt, ImageRef: act.Image,
+		Mounts: a.volumes(), PodIPs: sandboxIPs(p.View, act.ID),
+	}
+	c := pod.FindContainer(p.Spec, act.Container)
+	if c == nil {
+		return req, cri.ConfigError(act.Container, errors.New("the pod has no such container any more"))
+	}
+	var err error
+	if req.Env, err = a.loop.Env.Container(p.Spec, c, env.Surroundings{PodIPs: req.PodIPs, Volumes: req.Mounts}); err != nil {
+		return req, cri.ConfigError(act.Container, err)
+	}
+	return req, nil
 }
 
 func sandboxIPs(view pod.View, id string) []string {

@@ -16,7 +16,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodeagent/nodeagent/pkg/cri"
+	"github.com/nodeagent/nodeagent/pkg/env"
 	"github.com/nodeagent/nodeagent/pkg/ledger"
+	"github.com/nodeagent/nodeagent/pkg/objects"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 	"github.com/nodeagent/nodeagent/pkg/source"
 )
@@ -28,6 +30,9 @@ type Config struct {
 	Cgroups Cgroups
 	Records Records
 	Hooks   Hooks
+	// Env finds the variables of containers, from Objects.
+	Env     env.Resolver
+	Objects *objects.Store
 	Log     *slog.Logger
 	// Sources are the names of all sources that will deliver. Nothing is ended
 	// before each has done so once.
@@ -153,9 +158,19 @@ func (l *Loop) take(u source.Update) {
 	l.mu.Lock()
 	l.merge = l.merge.With(u)
 	l.mu.Unlock()
+	l.renew(l.Objects.Replace(u.Source, u.Objects))
 	for _, c := range l.merge.Conflicts() {
 		if !slices.Contains(before, c) {
 			l.Log.Error("pod is not taken", "origin", c.Origin, "pod", c.Pod, "field", c.Field, "problem", c.Message)
+		}
+	}
+}
+
+// renew tells the pods that refer to what has changed.
+func (l *Loop) renew(changed map[objects.Key]bool) {
+	for _, a := range l.all() {
+		if objects.Mentions(a.now.Load().Spec, changed) {
+			a.mail.put(pod.Renewed{At: time.Now()})
 		}
 	}
 }
@@ -222,13 +237,6 @@ func (l *Loop) Problems() []source.Problem {
 
 // Verdict is what the ledger would say to the pod, were it wanted now.
 func (l *Loop) Verdict(p *v1.Pod) pod.Verdict { return l.grants.would(p) }
-
-// Ready says whether the sources have delivered and the runtime has answered.
-func (l *Loop) Ready() bool {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	return l.found != nil && l.merge.Synced()
-}
 
 // reconcile makes the actors those of the wanted pods.
 func (l *Loop) reconcile(ctx context.Context) {

@@ -1,4 +1,7 @@
-package cri
+// Package env says what the variables of a container are: those of its spec,
+// with what they take from the pod, its resources, the node, and the objects
+// and files that it refers to, and what $(NAME) stands for.
+package env
 
 import (
 	"fmt"
@@ -10,19 +13,55 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/nodeagent/nodeagent/pkg/pod"
 )
 
-// environment is the container's variables in the order of its spec, a later
+// Objects are what variables are taken from besides the pod. Their errors are
+// those of an apiserver: apierrors.IsNotFound holds for what is not there.
+type Objects interface {
+	ConfigMap(namespace, name string) (*v1.ConfigMap, error)
+	Secret(namespace, name string) (*v1.Secret, error)
+}
+
+// Resolver finds the variables of containers on this node.
+type Resolver struct {
+	Objects Objects
+	// HostIPs are the node's addresses, the primary first.
+	HostIPs []string
+	// Allocatable stands for a limit that a container doesn't have.
+	Allocatable v1.ResourceList
+}
+
+// Var is one variable.
+type Var struct{ Name, Value string }
+
+// Values are the variables by name.
+func Values(vars []Var) map[string]string {
+	out := make(map[string]string, len(vars))
+	for _, v := range vars {
+		out[v.Name] = v.Value
+	}
+	return out
+}
+
+// Surroundings are what a container finds when it is created.
+type Surroundings struct {
+	PodIPs []string
+	// Volumes are the host folders of the pod's volumes by their names.
+	Volumes map[string]string
+}
+
+// Container is the variables of a container in the order of its spec, a later
 // one of the same name in the place of the first (behaviour rows 1.7-1 to
-// 1.7-6).
-func environment(p *v1.Pod, c *v1.Container, podIPs []string, o PodOptions) ([]*runtimeapi.KeyValue, map[string]string, error) {
+// 1.7-8).
+func (r Resolver) Container(p *v1.Pod, c *v1.Container, at Surroundings) ([]Var, error) {
 	for i, from := range c.EnvFrom {
 		switch {
 		case from.ConfigMapRef != nil:
-			return nil, nil, fmt.Errorf("envFrom[%d]: config map %q cannot be read: config maps are not built yet", i, from.ConfigMapRef.Name)
+			return nil, fmt.Errorf("envFrom[%d]: config map %q cannot be read: config maps are not built yet", i, from.ConfigMapRef.Name)
 		case from.SecretRef != nil:
-			return nil, nil, fmt.Errorf("envFrom[%d]: secret %q cannot be read: secrets are not built yet", i, from.SecretRef.Name)
+			return nil, fmt.Errorf("envFrom[%d]: secret %q cannot be read: secrets are not built yet", i, from.SecretRef.Name)
 		}
 	}
 	values := map[string]string{}
@@ -31,11 +70,11 @@ func environment(p *v1.Pod, c *v1.Container, podIPs []string, o PodOptions) ([]*
 		value := e.Value
 		switch {
 		case value != "":
-			value = expand(value, values)
+			value = Expand(value, values)
 		case e.ValueFrom != nil:
 			var err error
-			if value, err = valueFrom(p, c, e.ValueFrom, podIPs, o); err != nil {
-				return nil, nil, fmt.Errorf("env %s: %w", e.Name, err)
+			if value, err = r.valueFrom(p, c, e.ValueFrom, at); err != nil {
+				return nil, fmt.Errorf("env %s: %w", e.Name, err)
 			}
 		}
 		if _, again := values[e.Name]; !again {
@@ -43,36 +82,35 @@ func environment(p *v1.Pod, c *v1.Container, podIPs []string, o PodOptions) ([]*
 		}
 		values[e.Name] = value
 	}
-	var out []*runtimeapi.KeyValue
+	var out []Var
 	for _, name := range names {
-		out = append(out, &runtimeapi.KeyValue{Key: name, Value: []byte(values[name])})
+		out = append(out, Var{name, values[name]})
 	}
-	return out, values, nil
+	return out, nil
 }
 
-func valueFrom(p *v1.Pod, c *v1.Container, from *v1.EnvVarSource, podIPs []string, o PodOptions) (string, error) {
+func (r Resolver) valueFrom(p *v1.Pod, c *v1.Container, from *v1.EnvVarSource, at Surroundings) (string, error) {
 	switch {
 	case from.FieldRef != nil:
-		return field(p, from.FieldRef.FieldPath, podIPs, o)
+		return r.Field(p, from.FieldRef.FieldPath, at.PodIPs)
 	case from.ConfigMapKeyRef != nil:
 		return "", fmt.Errorf("config map %q cannot be read: config maps are not built yet", from.ConfigMapKeyRef.Name)
 	case from.SecretKeyRef != nil:
 		return "", fmt.Errorf("secret %q cannot be read: secrets are not built yet", from.SecretKeyRef.Name)
 	case from.ResourceFieldRef != nil:
-		return resourceField(p, c, from.ResourceFieldRef)
+		return r.Resource(p, c, from.ResourceFieldRef)
 	case from.FileKeyRef != nil:
 		return "", fmt.Errorf("fileKeyRef %q is not built yet", from.FileKeyRef.Path)
 	}
 	return "", fmt.Errorf("valueFrom names no source")
 }
 
-// resourceField is a request or limit in units of the divisor, rounded up
-// (behaviour row 1.7-7).
-func resourceField(p *v1.Pod, c *v1.Container, from *v1.ResourceFieldSelector) (string, error) {
+// Resource is a request or limit in units of the divisor, rounded up, of the
+// container that the selector names, else of c (behaviour row 1.7-7).
+func (r Resolver) Resource(p *v1.Pod, c *v1.Container, from *v1.ResourceFieldSelector) (string, error) {
 	if from.ContainerName != "" {
-		var err error
-		if c, err = containerNamed(p, from.ContainerName); err != nil {
-			return "", fmt.Errorf("resourceFieldRef: %w", err)
+		if c = pod.FindContainer(p, from.ContainerName); c == nil {
+			return "", fmt.Errorf("resourceFieldRef: pod has no container %q", from.ContainerName)
 		}
 	}
 	kind, name, _ := strings.Cut(from.Resource, ".")
@@ -98,17 +136,13 @@ func ceil(value, unit int64) string {
 	return strconv.FormatInt(int64(math.Ceil(float64(value)/float64(unit))), 10)
 }
 
-// field is the pod's field at path (behaviour row 1.7-6).
-func field(p *v1.Pod, path string, podIPs []string, o PodOptions) (string, error) {
+// Field is the pod's field at path (behaviour row 1.7-6).
+func (r Resolver) Field(p *v1.Pod, path string, podIPs []string) (string, error) {
 	if key, ok := subscript(path, "metadata.labels"); ok {
 		return p.Labels[key], nil
 	}
 	if key, ok := subscript(path, "metadata.annotations"); ok {
 		return p.Annotations[key], nil
-	}
-	var hostIPs []string
-	if o.HostIPs != nil && strings.HasPrefix(path, "status.hostIP") {
-		hostIPs = o.HostIPs()
 	}
 	switch path {
 	case "metadata.name":
@@ -130,9 +164,9 @@ func field(p *v1.Pod, path string, podIPs []string, o PodOptions) (string, error
 	case "status.podIPs":
 		return strings.Join(podIPs, ","), nil
 	case "status.hostIP":
-		return first(hostIPs), nil
+		return first(r.HostIPs), nil
 	case "status.hostIPs":
-		return strings.Join(hostIPs, ","), nil
+		return strings.Join(r.HostIPs, ","), nil
 	}
 	return "", fmt.Errorf("fieldRef: unsupported fieldPath %q", path)
 }
@@ -161,9 +195,9 @@ func first(list []string) string {
 	return list[0]
 }
 
-// expand replaces $(NAME) by its value. An unknown name stays as it is, $$
+// Expand replaces $(NAME) by its value. An unknown name stays as it is, $$
 // stands for one $ (behaviour row 1.7-2).
-func expand(s string, values map[string]string) string {
+func Expand(s string, values map[string]string) string {
 	return expandWith(s, func(name string) string {
 		if value, ok := values[name]; ok {
 			return value
@@ -195,10 +229,18 @@ func expandWith(s string, value func(name string) string) string {
 	}
 }
 
-func expandAll(list []string, values map[string]string) []string {
-	var out []string
-	for _, s := range list {
-		out = append(out, expand(s, values))
+// ExpandStrictly needs a value that isn't empty for every name (behaviour row
+// 1.7-9): an empty subPath would mount the whole volume.
+func ExpandStrictly(s string, values map[string]string) (string, error) {
+	var missing []string
+	out := expandWith(s, func(name string) string {
+		if values[name] == "" {
+			missing = append(missing, name)
+		}
+		return values[name]
+	})
+	if len(missing) > 0 {
+		return "", fmt.Errorf("%q: missing value for %s", s, strings.Join(missing, ", "))
 	}
-	return out
+	return out, nil
 }

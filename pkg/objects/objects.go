@@ -1,0 +1,127 @@
+// Package objects holds what pods refer to by name: ConfigMaps, Secrets and
+// RuntimeClasses, as the sources gave them. It says which pods a change
+// concerns, so that nobody has to look again from time to time.
+package objects
+
+import (
+	"maps"
+	"sync"
+
+	v1 "k8s.io/api/core/v1"
+	nodev1 "k8s.io/api/node/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// Object is a *v1.ConfigMap, *v1.Secret or *nodev1.RuntimeClass. It is shared
+// and must not be altered.
+type Object interface {
+	metav1.Object
+	runtime.Object
+}
+
+// Key names one object.
+type Key struct {
+	Kind      string // ConfigMap, Secret, RuntimeClass
+	Namespace string // empty for a RuntimeClass
+	Name      string
+}
+
+// The kinds of objects.
+const (
+	ConfigMap    = "ConfigMap"
+	Secret       = "Secret"
+	RuntimeClass = "RuntimeClass"
+)
+
+// KeyOf is the object's name; its Kind is empty for what pods don't refer to.
+func KeyOf(o Object) Key {
+	k := Key{Namespace: o.GetNamespace(), Name: o.GetName()}
+	switch o.(type) {
+	case *v1.ConfigMap:
+		k.Kind = ConfigMap
+	case *v1.Secret:
+		k.Kind = Secret
+	case *nodev1.RuntimeClass:
+		k.Kind = RuntimeClass
+	}
+	return k
+}
+
+// Store is all objects that are known. It is safe for concurrent use.
+type Store struct {
+	mu      sync.RWMutex
+	sources map[string]map[Key]Object
+}
+
+// Replace makes the objects all that the source gives, and returns the names of
+// those that came, went or changed. Of two of one name the first counts.
+func (s *Store) Replace(source string, given []Object) map[Key]bool {
+	next := make(map[Key]Object, len(given))
+	for _, o := range given {
+		if k := KeyOf(o); k.Kind != "" && next[k] == nil {
+			next[k] = o
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	changed := map[Key]bool{}
+	before := s.sources[source]
+	for k, o := range next {
+		if old, known := before[k]; !known || old != o && !equality.Semantic.DeepEqual(old, o) {
+			changed[k] = true
+		}
+	}
+	for k := range before {
+		if next[k] == nil {
+			changed[k] = true
+		}
+	}
+	s.sources = maps.Clone(s.sources)
+	if s.sources == nil {
+		s.sources = map[string]map[Key]Object{}
+	}
+	s.sources[source] = next
+	return changed
+}
+
+// find is the object of that name, from any source.
+func (s *Store) find(k Key) (Object, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, objects := range s.sources {
+		if o := objects[k]; o != nil {
+			return o, nil
+		}
+	}
+	resources := map[string]string{ConfigMap: "configmaps", Secret: "secrets", RuntimeClass: "runtimeclasses.node.k8s.io"}
+	return nil, apierrors.NewNotFound(schema.ParseGroupResource(resources[k.Kind]), k.Name)
+}
+
+func get[T Object](s *Store, k Key) (T, error) {
+	o, err := s.find(k)
+	if err != nil {
+		var none T
+		return none, err
+	}
+	return o.(T), nil
+}
+
+// ConfigMap of that name; an error for which apierrors.IsNotFound holds if
+// there is none.
+func (s *Store) ConfigMap(namespace, name string) (*v1.ConfigMap, error) {
+	return get[*v1.ConfigMap](s, Key{ConfigMap, namespace, name})
+}
+
+// Secret of that name; errors are as for ConfigMap.
+func (s *Store) Secret(namespace, name string) (*v1.Secret, error) {
+	return get[*v1.Secret](s, Key{Secret, namespace, name})
+}
+
+// RuntimeClass of that name; errors are as for ConfigMap.
+func (s *Store) RuntimeClass(name string) (*nodev1.RuntimeClass, error) {
+	return get[*nodev1.RuntimeClass](s, Key{Kind: RuntimeClass, Name: name})
+}
