@@ -24,3 +24,20 @@ func TestHung(t *testing.T) {
 		}
 	})
 }
+
+func TestNextAudit(t *testing.T) {
+	for _, c := range []struct {
+		events, changed bool
+		period, want    time.Duration
+	}{
+		{events: true, period: time.Second, want: time.Minute},
+		{events: true, changed: true, period: time.Minute, want: time.Minute},
+		{changed: true, period: 5 * time.Second, want: time.Second},
+		{period: time.Second, want: 2 * time.Second},
+		{period: 5 * time.Second, want: 5 * time.Second},
+	} {
+		if got := nextAudit(c.events, c.changed, c.period); got != c.want {
+			t.Errorf("%+v: %v", c, got)
+		}
+	}
+}

@@ -99,8 +99,11 @@ func (l *Loop) adopt(d source.Desired) source.Desired {
 	if _, same := l.found[computed]; same {
 		return d
 	}
-	for uid, f := range l.found {
-		if !l.isOlder(f, d.Pod) {
+	newest := func(a, b types.UID) int {
+		return cmp.Or(began(l.found[b]).Compare(began(l.found[a])), cmp.Compare(a, b))
+	}
+	for _, uid := range slices.SortedFunc(maps.Keys(l.found), newest) {
+		if !l.isOlder(l.found[uid], d.Pod) {
 			continue
 		}
 		l.adopted[computed] = uid
@@ -110,6 +113,14 @@ func (l *Loop) adopt(d source.Desired) source.Desired {
 		return source.Desired{Pod: adopted, Origin: d.Origin}
 	}
 	return d
+}
+
+// began is when the newest sandbox of what was found was created.
+func began(f cri.Found) time.Time {
+	if len(f.View.Sandboxes) == 0 {
+		return time.Time{}
+	}
+	return f.View.Sandboxes[0].CreatedAt
 }
 
 // isOlder says whether what was found is an older form of the wanted pod.

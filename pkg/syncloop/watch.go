@@ -104,59 +104,63 @@ func (l *Loop) probe(ctx context.Context) (cri.Runtime, error) {
 func (l *Loop) attend(ctx context.Context, lost <-chan error) error {
 	events := true
 	period := eagerAudit // the first audit makes up for events missed while subscribing
-	audit := time.NewTimer(period)
 	due := time.Now().Add(period)
+	audit := time.NewTimer(period)
 	defer audit.Stop()
 	network := time.NewTimer(networkPeriod)
 	defer network.Stop()
 	for {
+		var err error
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case err := <-lost:
-			if !errors.Is(err, cri.ErrNoEvents) {
-				return err
+		case err = <-lost:
+			if errors.Is(err, cri.ErrNoEvents) {
+				l.Log.Info("runtime has no event stream: its containers are looked at every few seconds instead")
+				events, lost, err = false, nil, nil
 			}
-			l.Log.Info("runtime has no event stream: its containers are looked at every few seconds instead")
-			events, lost = false, nil
-			continue
 		case <-l.audits:
 			// One audit for many such events, which must not put it off.
 			if soon := time.Now().Add(eagerAudit); soon.Before(due) {
 				due = soon
 				audit.Reset(eagerAudit)
 			}
-			continue
-		case <-audit.C:
 		case <-network.C:
 			if l.Node().Network != "" {
-				if err := l.askNetwork(ctx); err != nil {
-					return err
-				}
+				err = l.askNetwork(ctx)
 			}
-			if l.Node().Network != "" {
-				network.Reset(networkPeriod)
-			}
-			continue
+			l.watchNetwork(network)
+		case <-audit.C:
+			var changed bool
+			changed, err = l.audit(ctx)
+			period = nextAudit(events, changed, period)
+			due = time.Now().Add(period)
+			audit.Reset(period)
+			l.watchNetwork(network)
 		}
-		changed, err := l.audit(ctx)
 		if err != nil {
 			return err
 		}
-		switch {
-		case events:
-			period = auditPeriod
-		case changed:
-			period = eagerAudit
-		default:
-			period = min(period+eagerAudit, lazyAudit)
-		}
-		audit.Reset(period)
-		due = time.Now().Add(period)
-		if l.Node().Network != "" {
-			network.Reset(networkPeriod)
-		}
 	}
+}
+
+// watchNetwork has the network asked for again soon, while it is not ready.
+func (l *Loop) watchNetwork(t *time.Timer) {
+	if l.Node().Network != "" {
+		t.Reset(networkPeriod)
+	}
+}
+
+// nextAudit is how long to wait after an audit that came period after the one
+// before it.
+func nextAudit(events, changed bool, period time.Duration) time.Duration {
+	switch {
+	case events:
+		return auditPeriod
+	case changed:
+		return eagerAudit
+	}
+	return min(period+eagerAudit, lazyAudit)
 }
 
 // askNetwork asks whether the pod network is ready by now.
