@@ -26,6 +26,8 @@ import (
 	"github.com/moby/sys/mountinfo"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/nodeagent/nodeagent/pkg/pod"
 )
 
 // kind is one sort of volume. What it does is idempotent: mounting what is
@@ -80,7 +82,7 @@ func (v *Volumes) kinds() []kind { return []kind{v.emptyDir, v.hostPath} }
 // Prepare makes the pod's folder and those in it that every pod has, with mode
 // 0750 (behaviour rows 1.12-2, 1.24-3).
 func (v *Volumes) Prepare(p *v1.Pod) error {
-	if err := checkUID(p.UID); err != nil {
+	if err := pod.CheckUID(p.UID); err != nil {
 		return fmt.Errorf("prepare folder of pod %s/%s: %w", p.Namespace, p.Name, err)
 	}
 	for _, name := range []string{"volumes", "plugins", "containers"} {
@@ -94,7 +96,7 @@ func (v *Volumes) Prepare(p *v1.Pod) error {
 // Mount makes the volumes of a prepared pod ready and returns where each is on
 // the host, by its name. Volumes that no container mentions are left out, as by the peer.
 func (v *Volumes) Mount(ctx context.Context, p *v1.Pod) (map[string]string, error) {
-	if err := checkUID(p.UID); err != nil {
+	if err := pod.CheckUID(p.UID); err != nil {
 		return nil, fmt.Errorf("mount volumes of pod %s/%s: %w", p.Namespace, p.Name, err)
 	}
 	mentioned := mentioned(p)
@@ -137,7 +139,7 @@ func (v *Volumes) mount(ctx context.Context, p *v1.Pod, vol *v1.Volume) (string,
 // Unmount takes the pod's volumes away, with what emptyDirs hold. Call it when
 // no container of the pod is left.
 func (v *Volumes) Unmount(ctx context.Context, uid types.UID) error {
-	if err := checkUID(uid); err != nil {
+	if err := pod.CheckUID(uid); err != nil {
 		return fmt.Errorf("unmount volumes: %w", err)
 	}
 	var errs []error
@@ -167,7 +169,7 @@ func (v *Volumes) PodDirs() ([]types.UID, error) {
 	}
 	var uids []types.UID
 	for _, e := range entries {
-		if uid := types.UID(e.Name()); e.IsDir() && checkUID(uid) == nil {
+		if uid := types.UID(e.Name()); e.IsDir() && pod.CheckUID(uid) == nil {
 			uids = append(uids, uid)
 		}
 	}
@@ -179,7 +181,7 @@ func (v *Volumes) PodDirs() ([]types.UID, error) {
 // until Unmount has worked, and for kinds that this package doesn't have
 // (behaviour row 1.12-36).
 func (v *Volumes) RemovePod(ctx context.Context, uid types.UID) error {
-	if err := checkUID(uid); err != nil {
+	if err := pod.CheckUID(uid); err != nil {
 		return fmt.Errorf("remove folder of pod: %w", err)
 	}
 	dir := string(uid)
@@ -198,18 +200,9 @@ func (v *Volumes) RemovePod(ctx context.Context, uid types.UID) error {
 	return nil
 }
 
-// Both become elements of paths, and come from whoever wrote the pod.
-var (
-	validUID  = regexp.MustCompile(`^[A-Za-z0-9-]{1,128}$`)
-	validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.-]{0,252}$`)
-)
-
-func checkUID(uid types.UID) error {
-	if !validUID.MatchString(string(uid)) {
-		return fmt.Errorf("metadata.uid %.140q: want up to 128 letters, digits and '-'", uid)
-	}
-	return nil
-}
+// validName is of what becomes an element of paths, and comes from whoever
+// wrote the pod.
+var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.-]{0,252}$`)
 
 func checkName(name string) error {
 	if !validName.MatchString(name) {
