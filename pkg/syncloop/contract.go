@@ -9,6 +9,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/pkg/cri"
 	"github.com/nodeagent/nodeagent/pkg/pod"
+	"github.com/nodeagent/nodeagent/pkg/probe"
 )
 
 // Runtime is the container runtime. Every call is idempotent: what is stopped
@@ -70,7 +71,13 @@ type Records interface {
 	Delete(name string) error
 }
 
-// Hooks runs lifecycle hooks in a running instance.
+// Probes makes the attempts of probes; when, the loop says.
+type Probes interface {
+	Ask(q pod.Probing) probe.Ask
+}
+
+// Hooks runs lifecycle hooks in a running instance, and says what people are to
+// know of it.
 type Hooks interface {
-	Run(ctx context.Context, p *v1.Pod, containerID string, h *v1.LifecycleHandler) error
+	Run(ctx context.Context, h probe.Hook) (told []pod.Note, err error)
 }

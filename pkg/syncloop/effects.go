@@ -6,12 +6,11 @@ import (
 	"fmt"
 	"time"
 
-	v1 "k8s.io/api/core/v1"
-
 	"github.com/nodeagent/nodeagent/pkg/cri"
 	"github.com/nodeagent/nodeagent/pkg/env"
 	"github.com/nodeagent/nodeagent/pkg/ledger"
 	"github.com/nodeagent/nodeagent/pkg/pod"
+	"github.com/nodeagent/nodeagent/pkg/probe"
 )
 
 // pullDeadline bounds a pull that makes progress; one that makes none is ended
@@ -42,7 +41,7 @@ func (a *actor) do(ctx, wish context.Context, turn *waiter, p pod.Pod, act pod.A
 			done.Told = []pod.Note{{Reason: "Pulled", Message: message}}
 		}
 	case pod.PostStart, pod.PreStop:
-		err = a.hook(wish, p, act)
+		done.Told, err = a.hook(wish, p, act)
 	default:
 		if act.Kind == pod.Mount {
 			ctx = wish
@@ -207,22 +206,20 @@ func (a *actor) volumes() map[string]string {
 
 // hook runs the container's postStart or preStop hook, the latter within its
 // grace.
-func (a *actor) hook(ctx context.Context, p pod.Pod, act pod.Action) error {
+func (a *actor) hook(ctx context.Context, p pod.Pod, act pod.Action) ([]pod.Note, error) {
 	c := pod.FindContainer(p.Spec, act.Container)
 	if c == nil || c.Lifecycle == nil {
-		return nil
+		return nil, nil
 	}
-	if act.Kind == pod.PostStart {
-		return a.runHook(ctx, p.Spec, act.ID, c.Lifecycle.PostStart)
+	h := c.Lifecycle.PostStart
+	if act.Kind == pod.PreStop {
+		h = c.Lifecycle.PreStop
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, act.Grace)
+		defer cancel()
 	}
-	ctx, cancel := context.WithTimeout(ctx, act.Grace)
-	defer cancel()
-	return a.runHook(ctx, p.Spec, act.ID, c.Lifecycle.PreStop)
-}
-
-func (a *actor) runHook(ctx context.Context, spec *v1.Pod, id string, h *v1.LifecycleHandler) error {
 	if h == nil {
-		return nil
+		return nil, nil
 	}
-	return a.loop.Hooks.Run(ctx, spec, id, h)
+	return a.loop.Hooks.Run(ctx, probe.Hook{LifecycleHandler: h, Container: c, ContainerID: act.ID, Host: p.Address(a.loop.Node())})
 }

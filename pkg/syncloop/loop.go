@@ -29,6 +29,7 @@ type Config struct {
 	Volumes Volumes
 	Cgroups Cgroups
 	Records Records
+	Probes  Probes
 	Hooks   Hooks
 	// Env finds the variables of containers, from Objects.
 	Env     env.Resolver
