@@ -117,7 +117,9 @@ func (a *Agent) build(root string) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	vols, err := volumes.New(root, quantity(allocatable, v1.ResourceMemory))
+	known := &objects.Store{}
+	resolver := env.Resolver{Objects: known, HostIPs: ips, Allocatable: allocatable}
+	vols, err := volumes.New(root, quantity(allocatable, v1.ResourceMemory), resolver)
 	if err != nil {
 		return nil, err
 	}
@@ -128,10 +130,9 @@ func (a *Agent) build(root string) (*parts, error) {
 	}
 	tree.runtime = client
 	sources := a.sources()
-	known := &objects.Store{}
 	handlers := probe.New(client, config.Release())
 	loop := syncloop.New(syncloop.Config{
-		Env: env.Resolver{Objects: known, HostIPs: ips, Allocatable: allocatable}, Objects: known,
+		Env: resolver, Objects: known,
 		Runtime: client, Volumes: vols, Cgroups: tree, Records: store, Probes: handlers, Hooks: handlers, Log: a.log,
 		Sources: names(sources), Known: a.known(store), Allocatable: allocatable, Sysctls: k.AllowedUnsafeSysctls,
 		Node:    pod.Node{Name: a.config.Node.Name, HostIPs: ips, MaxBackoff: maxBackoff(a.config)},
