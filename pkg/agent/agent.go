@@ -129,7 +129,7 @@ func (a *Agent) build(root string) (*parts, error) {
 	sources := a.sources()
 	known := &objects.Store{}
 	loop := syncloop.New(syncloop.Config{
-		Env: env.Resolver{Objects: known, HostIPs: ips, Allocatable: allocatable}, Objects: known,
+		Env: env.Resolver{Objects: known, HostIPs: ips, Allocatable: allocatable}, Objects: known, DNS: resolver(k, ips, a.log),
 		Runtime: client, Volumes: vols, Cgroups: tree, Records: store, Hooks: hooks{client}, Log: a.log,
 		Sources: names(sources), Known: a.known(store), Allocatable: allocatable, Sysctls: k.AllowedUnsafeSysctls,
 		Node:    pod.Node{Name: a.config.Node.Name, HostIPs: ips, MaxBackoff: maxBackoff(a.config)},
