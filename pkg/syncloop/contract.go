@@ -30,7 +30,7 @@ type Runtime interface {
 	View(ctx context.Context, uid types.UID) (pod.View, error)
 
 	Pull(ctx context.Context, p *v1.Pod, container string) (ref, message string, err error)
-	RunSandbox(ctx context.Context, p *v1.Pod, attempt uint32) (pod.Sandbox, error)
+	RunSandbox(ctx context.Context, p *v1.Pod, r cri.SandboxRequest) (pod.Sandbox, error)
 	Create(ctx context.Context, p *v1.Pod, r cri.CreateRequest) (pod.Container, error)
 	Start(ctx context.Context, p *v1.Pod, c pod.Container) (pod.Container, error)
 	Stop(ctx context.Context, id string, grace time.Duration) error

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nodeagent/nodeagent/pkg/cri"
@@ -109,7 +110,12 @@ func (a *actor) start(ctx context.Context, p pod.Pod, done *pod.Done) error {
 	act := done.Action
 	switch act.Kind {
 	case pod.RunSandbox:
-		s, err := a.loop.Runtime.RunSandbox(ctx, p.Spec, act.Attempt)
+		config, notes, err := a.loop.DNS.Pod(p.Spec)
+		done.Told = unsaid(p, notes)
+		if err != nil {
+			return err
+		}
+		s, err := a.loop.Runtime.RunSandbox(ctx, p.Spec, cri.SandboxRequest{Attempt: act.Attempt, DNS: config})
 		done.Sandbox = &s
 		return err
 	case pod.Create:
@@ -129,6 +135,14 @@ func (a *actor) start(ctx context.Context, p pod.Pod, done *pod.Done) error {
 		}
 	}
 	return fmt.Errorf("start container %s: instance %s is gone", act.Container, act.ID)
+}
+
+// unsaid are the notes that the pod does not have yet: a sandbox that is tried
+// again has nothing new to tell.
+func unsaid(p pod.Pod, notes []pod.Note) []pod.Note {
+	return slices.DeleteFunc(notes, func(n pod.Note) bool {
+		return slices.ContainsFunc(p.Notes, func(old pod.Note) bool { return old.Reason == n.Reason && old.Message == n.Message })
+	})
 }
 
 // request is what is asked of the runtime for a new instance.
