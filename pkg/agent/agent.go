@@ -25,6 +25,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/node"
 	"github.com/nodeagent/nodeagent/pkg/objects"
 	"github.com/nodeagent/nodeagent/pkg/pod"
+	"github.com/nodeagent/nodeagent/pkg/probe"
 	"github.com/nodeagent/nodeagent/pkg/record"
 	"github.com/nodeagent/nodeagent/pkg/source"
 	"github.com/nodeagent/nodeagent/pkg/syncloop"
@@ -116,7 +117,9 @@ func (a *Agent) build(root string) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	vols, err := volumes.New(root, quantity(allocatable, v1.ResourceMemory))
+	known := &objects.Store{}
+	variables := env.Resolver{Objects: known, HostIPs: ips, Allocatable: allocatable}
+	vols, err := volumes.New(root, quantity(allocatable, v1.ResourceMemory), variables)
 	if err != nil {
 		return nil, err
 	}
@@ -127,10 +130,10 @@ func (a *Agent) build(root string) (*parts, error) {
 	}
 	tree.runtime = client
 	sources := a.sources()
-	known := &objects.Store{}
+	handlers := probe.New(client, config.Release())
 	loop := syncloop.New(syncloop.Config{
-		Env: env.Resolver{Objects: known, HostIPs: ips, Allocatable: allocatable}, Objects: known,
-		Runtime: client, Volumes: vols, Cgroups: tree, Records: store, Hooks: hooks{client}, Log: a.log,
+		Env: variables, Objects: known, DNS: resolver(k, ips, a.log),
+		Runtime: client, Volumes: vols, Cgroups: tree, Records: store, Probes: handlers, Hooks: handlers, Log: a.log,
 		Sources: names(sources), Known: a.known(store), Allocatable: allocatable, Sysctls: k.AllowedUnsafeSysctls,
 		Node:    pod.Node{Name: a.config.Node.Name, HostIPs: ips, MaxBackoff: maxBackoff(a.config)},
 		Slots:   2 * runtime.NumCPU(),

@@ -19,6 +19,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/nodeagent/nodeagent/pkg/env"
+	"github.com/nodeagent/nodeagent/pkg/pod"
 )
 
 const etcHosts = "/etc/hosts"
@@ -26,8 +27,8 @@ const etcHosts = "/etc/hosts"
 // mounts prepares what is mounted into the container: its volumes, /etc/hosts
 // and the termination message file.
 func (c *Client) mounts(ctx context.Context, p *v1.Pod, k *v1.Container, req CreateRequest) ([]*runtimeapi.Mount, error) {
-	if uid := string(p.UID); uid == "" || uid == "." || uid == ".." || strings.ContainsAny(uid, "/\x00") {
-		return nil, fmt.Errorf("pod UID %q cannot be part of a path", uid)
+	if err := pod.CheckUID(p.UID); err != nil {
+		return nil, err
 	}
 	values := env.Values(req.Env)
 	var out []*runtimeapi.Mount

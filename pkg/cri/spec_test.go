@@ -111,7 +111,7 @@ func TestMounts(t *testing.T) {
 		t.Errorf("a volume that is not there: %v", err)
 	}
 	p.UID = "../x"
-	if _, err = c.mounts(t.Context(), p, k, CreateRequest{}); err == nil || !strings.Contains(err.Error(), "UID") {
+	if _, err = c.mounts(t.Context(), p, k, CreateRequest{}); err == nil || !strings.Contains(err.Error(), "metadata.uid") {
 		t.Errorf("a UID that leads astray: %v", err)
 	}
 }
