@@ -31,6 +31,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodeagent/nodeagent/pkg/env"
+	"github.com/nodeagent/nodeagent/pkg/pod"
 )
 
 // kind is one sort of volume. What it does is idempotent: mounting what is
@@ -102,7 +103,7 @@ func canonical(root string) (string, error) {
 // Prepare makes the pod's folder and those in it that every pod has, with mode
 // 0750 (behaviour rows 1.12-2, 1.24-3).
 func (v *Volumes) Prepare(p *v1.Pod) error {
-	if err := checkUID(p.UID); err != nil {
+	if err := pod.CheckUID(p.UID); err != nil {
 		return fmt.Errorf("prepare folder of pod %s/%s: %w", p.Namespace, p.Name, err)
 	}
 	for _, name := range []string{"volumes", "plugins", "containers"} {
@@ -116,7 +117,7 @@ func (v *Volumes) Prepare(p *v1.Pod) error {
 // Mount makes the volumes of a prepared pod ready and returns where each is on
 // the host, by its name. Volumes that no container mentions are left out, as by the peer.
 func (v *Volumes) Mount(ctx context.Context, p *v1.Pod) (map[string]string, error) {
-	if err := checkUID(p.UID); err != nil {
+	if err := pod.CheckUID(p.UID); err != nil {
 		return nil, fmt.Errorf("mount volumes of pod %s/%s: %w", p.Namespace, p.Name, err)
 	}
 	mentioned := mentioned(p)
@@ -158,7 +159,7 @@ func (v *Volumes) mount(ctx context.Context, p *v1.Pod, vol *v1.Volume) (string,
 // no container of the pod is left. What is mounted is compared with the mount
 // table before anything is deleted.
 func (v *Volumes) Unmount(ctx context.Context, uid types.UID) error {
-	if err := checkUID(uid); err != nil {
+	if err := pod.CheckUID(uid); err != nil {
 		return fmt.Errorf("unmount volumes: %w", err)
 	}
 	if err := v.unmount(ctx, uid); err != nil {
@@ -223,7 +224,7 @@ func (v *Volumes) PodDirs() ([]types.UID, error) {
 	}
 	var uids []types.UID
 	for _, e := range entries {
-		if uid := types.UID(e.Name()); e.IsDir() && checkUID(uid) == nil {
+		if uid := types.UID(e.Name()); e.IsDir() && pod.CheckUID(uid) == nil {
 			uids = append(uids, uid)
 		}
 	}
@@ -235,7 +236,7 @@ func (v *Volumes) PodDirs() ([]types.UID, error) {
 // until Unmount has worked, and for kinds that this package doesn't have
 // (behaviour row 1.12-36).
 func (v *Volumes) RemovePod(ctx context.Context, uid types.UID) error {
-	if err := checkUID(uid); err != nil {
+	if err := pod.CheckUID(uid); err != nil {
 		return fmt.Errorf("remove folder of pod: %w", err)
 	}
 	dir := string(uid)
@@ -257,18 +258,9 @@ func (v *Volumes) RemovePod(ctx context.Context, uid types.UID) error {
 	return nil
 }
 
-// Both become elements of paths, and come from whoever wrote the pod.
-var (
-	validUID  = regexp.MustCompile(`^[A-Za-z0-9-]{1,128}$`)
-	validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.-]{0,252}$`)
-)
-
-func checkUID(uid types.UID) error {
-	if !validUID.MatchString(string(uid)) {
-		return fmt.Errorf("metadata.uid %.140q: want up to 128 letters, digits and '-'", uid)
-	}
-	return nil
-}
+// validName is of what becomes an element of paths, and comes from whoever
+// wrote the pod.
+var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.-]{0,252}$`)
 
 func checkName(name string) error {
 	if !validName.MatchString(name) {
