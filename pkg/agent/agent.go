@@ -25,6 +25,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/node"
 	"github.com/nodeagent/nodeagent/pkg/objects"
 	"github.com/nodeagent/nodeagent/pkg/pod"
+	"github.com/nodeagent/nodeagent/pkg/probe"
 	"github.com/nodeagent/nodeagent/pkg/record"
 	"github.com/nodeagent/nodeagent/pkg/source"
 	"github.com/nodeagent/nodeagent/pkg/syncloop"
@@ -117,8 +118,8 @@ func (a *Agent) build(root string) (*parts, error) {
 		return nil, err
 	}
 	known := &objects.Store{}
-	resolver := env.Resolver{Objects: known, HostIPs: ips, Allocatable: allocatable}
-	vols, err := volumes.New(root, quantity(allocatable, v1.ResourceMemory), resolver)
+	variables := env.Resolver{Objects: known, HostIPs: ips, Allocatable: allocatable}
+	vols, err := volumes.New(root, quantity(allocatable, v1.ResourceMemory), variables)
 	if err != nil {
 		return nil, err
 	}
@@ -129,9 +130,10 @@ func (a *Agent) build(root string) (*parts, error) {
 	}
 	tree.runtime = client
 	sources := a.sources()
+	handlers := probe.New(client, config.Release())
 	loop := syncloop.New(syncloop.Config{
-		Env: resolver, Objects: known,
-		Runtime: client, Volumes: vols, Cgroups: tree, Records: store, Hooks: hooks{client}, Log: a.log,
+		Env: variables, Objects: known, DNS: resolver(k, ips, a.log),
+		Runtime: client, Volumes: vols, Cgroups: tree, Records: store, Probes: handlers, Hooks: handlers, Log: a.log,
 		Sources: names(sources), Known: a.known(store), Allocatable: allocatable, Sysctls: k.AllowedUnsafeSysctls,
 		Node:    pod.Node{Name: a.config.Node.Name, HostIPs: ips, MaxBackoff: maxBackoff(a.config)},
 		Slots:   2 * runtime.NumCPU(),

@@ -19,6 +19,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/nodeagent/nodeagent/pkg/dns"
 	"github.com/nodeagent/nodeagent/pkg/env"
 	"github.com/nodeagent/nodeagent/pkg/volumes"
 )
@@ -27,8 +28,8 @@ import (
 // says how it was taken.
 type fixture struct {
 	Node struct {
-		RootDir, PodLogsDir, ClusterDomain, IP string
-		MemoryBytes                            int64
+		RootDir, PodLogsDir, IP, ClusterDNS, ClusterDomain, ResolvConf string
+		MemoryBytes                                                    int64
 	}
 	Pod        *v1.Pod
 	Sandbox    json.RawMessage
@@ -42,14 +43,23 @@ func (f *fixture) options(t *testing.T) PodOptions {
 		RootDir:       f.Node.RootDir,
 		LogsDir:       f.Node.PodLogsDir,
 		ClusterDomain: f.Node.ClusterDomain,
-		// Cgroups and DNS are found by others, who have fixtures of their own.
+		// Cgroups are found by others, who have fixtures of their own.
 		CgroupParent:         func(*v1.Pod) string { return sandbox.GetLinux().GetCgroupParent() },
-		DNS:                  func(*v1.Pod) (*runtimeapi.DNSConfig, error) { return sandbox.GetDnsConfig(), nil },
 		CPUCFSQuota:          true,
 		CPUCFSQuotaPeriod:    100 * time.Millisecond,
 		MemoryCapacity:       f.Node.MemoryBytes,
 		SingleProcessOOMKill: false,
 	}
+}
+
+// dns is what pkg/dns makes of the pod on the peer's node.
+func (f *fixture) dns(t *testing.T) *runtimeapi.DNSConfig {
+	s := dns.Settings{ClusterDNS: []string{f.Node.ClusterDNS}, ClusterDomain: f.Node.ClusterDomain, ResolvConf: "given"}
+	config, notes, err := s.Config(f.Pod, []byte(f.Node.ResolvConf))
+	if err != nil || len(notes) > 0 {
+		t.Fatalf("resolver settings: %v, %v", notes, err)
+	}
+	return config
 }
 
 // The machine that the fixtures were made on.
@@ -71,7 +81,8 @@ func TestConfigsAreThePeers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := readFixture(t, file)
 			o := f.options(t)
-			sandbox, err := SandboxConfig(f.Pod, 0, peerMachine, o)
+			req := SandboxRequest{DNS: f.dns(t)}
+			sandbox, err := SandboxConfig(f.Pod, req, peerMachine, o)
 			if words := unbuilt[name]; words != "" {
 				if err == nil || !strings.Contains(err.Error(), words) {
 					t.Fatalf("error %v, want one with %q", err, words)

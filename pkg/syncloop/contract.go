@@ -9,6 +9,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/pkg/cri"
 	"github.com/nodeagent/nodeagent/pkg/pod"
+	"github.com/nodeagent/nodeagent/pkg/probe"
 )
 
 // Runtime is the container runtime. Every call is idempotent: what is stopped
@@ -29,7 +30,7 @@ type Runtime interface {
 	View(ctx context.Context, uid types.UID) (pod.View, error)
 
 	Pull(ctx context.Context, p *v1.Pod, container string) (ref, message string, err error)
-	RunSandbox(ctx context.Context, p *v1.Pod, attempt uint32) (pod.Sandbox, error)
+	RunSandbox(ctx context.Context, p *v1.Pod, r cri.SandboxRequest) (pod.Sandbox, error)
 	Create(ctx context.Context, p *v1.Pod, r cri.CreateRequest) (pod.Container, error)
 	Start(ctx context.Context, p *v1.Pod, c pod.Container) (pod.Container, error)
 	Stop(ctx context.Context, id string, grace time.Duration) error
@@ -73,7 +74,13 @@ type Records interface {
 	Delete(name string) error
 }
 
-// Hooks runs lifecycle hooks in a running instance.
+// Probes makes the attempts of probes; when, the loop says.
+type Probes interface {
+	Ask(q pod.Probing) probe.Ask
+}
+
+// Hooks runs lifecycle hooks in a running instance, and says what people are to
+// know of it.
 type Hooks interface {
-	Run(ctx context.Context, p *v1.Pod, containerID string, h *v1.LifecycleHandler) error
+	Run(ctx context.Context, h probe.Hook) (told []pod.Note, err error)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/env"
 	"github.com/nodeagent/nodeagent/pkg/ledger"
 	"github.com/nodeagent/nodeagent/pkg/pod"
+	"github.com/nodeagent/nodeagent/pkg/probe"
 )
 
 // pullDeadline bounds a pull that makes progress; one that makes none is ended
@@ -43,7 +44,7 @@ func (a *actor) do(ctx, wish context.Context, turn *waiter, p pod.Pod, act pod.A
 			done.Told = []pod.Note{{Reason: "Pulled", Message: message}}
 		}
 	case pod.PostStart, pod.PreStop:
-		err = a.hook(wish, p, act)
+		done.Told, err = a.hook(wish, p, act)
 	default:
 		if act.Kind == pod.Mount {
 			ctx = wish
@@ -124,7 +125,12 @@ func (a *actor) start(ctx context.Context, p pod.Pod, request cri.CreateRequest,
 	act := done.Action
 	switch act.Kind {
 	case pod.RunSandbox:
-		s, err := a.loop.Runtime.RunSandbox(ctx, p.Spec, act.Attempt)
+		config, notes, err := a.loop.DNS.Pod(p.Spec)
+		done.Told = unsaid(p, notes)
+		if err != nil {
+			return err
+		}
+		s, err := a.loop.Runtime.RunSandbox(ctx, p.Spec, cri.SandboxRequest{Attempt: act.Attempt, DNS: config})
 		done.Sandbox = &s
 		return err
 	case pod.Create:
@@ -148,6 +154,14 @@ func looksFirst(p pod.Pod, act pod.Action) bool {
 	c := pod.FindContainer(p.Spec, act.Container)
 	return act.Kind == pod.Create && c != nil && slices.ContainsFunc(c.VolumeMounts, func(m v1.VolumeMount) bool {
 		return m.SubPath != "" || m.SubPathExpr != ""
+	})
+}
+
+// unsaid are the notes that the pod does not have yet: a sandbox that is tried
+// again has nothing new to tell.
+func unsaid(p pod.Pod, notes []pod.Note) []pod.Note {
+	return slices.DeleteFunc(notes, func(n pod.Note) bool {
+		return slices.ContainsFunc(p.Notes, func(old pod.Note) bool { return old.Reason == n.Reason && old.Message == n.Message })
 	})
 }
 
@@ -234,22 +248,20 @@ func (a *actor) volumes() map[string]string {
 
 // hook runs the container's postStart or preStop hook, the latter within its
 // grace.
-func (a *actor) hook(ctx context.Context, p pod.Pod, act pod.Action) error {
+func (a *actor) hook(ctx context.Context, p pod.Pod, act pod.Action) ([]pod.Note, error) {
 	c := pod.FindContainer(p.Spec, act.Container)
 	if c == nil || c.Lifecycle == nil {
-		return nil
+		return nil, nil
 	}
-	if act.Kind == pod.PostStart {
-		return a.runHook(ctx, p.Spec, act.ID, c.Lifecycle.PostStart)
+	h := c.Lifecycle.PostStart
+	if act.Kind == pod.PreStop {
+		h = c.Lifecycle.PreStop
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, act.Grace)
+		defer cancel()
 	}
-	ctx, cancel := context.WithTimeout(ctx, act.Grace)
-	defer cancel()
-	return a.runHook(ctx, p.Spec, act.ID, c.Lifecycle.PreStop)
-}
-
-func (a *actor) runHook(ctx context.Context, spec *v1.Pod, id string, h *v1.LifecycleHandler) error {
 	if h == nil {
-		return nil
+		return nil, nil
 	}
-	return a.loop.Hooks.Run(ctx, spec, id, h)
+	return a.loop.Hooks.Run(ctx, probe.Hook{LifecycleHandler: h, Container: c, ContainerID: act.ID, Host: p.Address(a.loop.Node())})
 }

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodeagent/nodeagent/pkg/cri"
+	"github.com/nodeagent/nodeagent/pkg/dns"
 	"github.com/nodeagent/nodeagent/pkg/env"
 	"github.com/nodeagent/nodeagent/pkg/ledger"
 	"github.com/nodeagent/nodeagent/pkg/objects"
@@ -29,11 +30,14 @@ type Config struct {
 	Volumes Volumes
 	Cgroups Cgroups
 	Records Records
+	Probes  Probes
 	Hooks   Hooks
 	// Env finds the variables of containers, from Objects.
 	Env     env.Resolver
 	Objects *objects.Store
-	Log     *slog.Logger
+	// DNS finds the resolver configuration of sandboxes.
+	DNS dns.Settings
+	Log *slog.Logger
 	// Sources are the names of all sources that will deliver. Nothing is ended
 	// before each has done so once.
 	Sources []string
