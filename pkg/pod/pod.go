@@ -246,7 +246,7 @@ type Doing struct {
 	Canceled bool
 	// Outdated says of an Observe that the runtime hinted at a change since it
 	// began: what it brings may be older than the hint. Of an Admit it says that
-	// a name came free since, of a Mount that what it shows has changed.
+	// a name came free since, of a Mount, Pull or Create that an object has changed.
 	Outdated bool
 }
 
