@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"os"
 	"path/filepath"
 	"runtime"
 	"time"
@@ -60,6 +59,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := CheckHost(a.config); err != nil {
 		return err
 	}
+	if err := shareMounts(root); err != nil {
+		return err
+	}
 	adjustOOMScore(a.config, a.log)
 	parts, err := a.build(root)
 	if err != nil {
@@ -78,19 +80,6 @@ type parts struct {
 	runtime *cri.Client
 	sources []source.Source
 	loop    *syncloop.Loop
-}
-
-// prepareRoot makes the root folder and says where it really is (behaviour
-// row 1.24-4).
-func prepareRoot(dir string) (string, error) {
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return "", fmt.Errorf("root folder: %w", err)
-	}
-	root, err := filepath.EvalSymlinks(dir)
-	if err != nil {
-		return "", fmt.Errorf("root folder: %w", err)
-	}
-	return root, nil
 }
 
 func (a *Agent) build(root string) (*parts, error) {

@@ -50,6 +50,9 @@ type Volumes interface {
 	Prepare(p *v1.Pod) error
 	// Mount makes all volumes ready and says where each is on the host.
 	Mount(ctx context.Context, p *v1.Pod) (map[string]string, error)
+	// BindSubPaths says where the parts of volumes that a container mounts are
+	// on the host, by the index of the volumeMount.
+	BindSubPaths(ctx context.Context, p *v1.Pod, c *v1.Container, hosts, values map[string]string) (map[int]string, error)
 	Unmount(ctx context.Context, uid types.UID) error
 	// RemovePod removes the pod's folder, in which nothing is mounted.
 	RemovePod(ctx context.Context, uid types.UID) error

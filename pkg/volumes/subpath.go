@@ -15,49 +15,72 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
-
-	"github.com/nodeagent/nodeagent/pkg/pod"
 	"k8s.io/apimachinery/pkg/types"
-)
 
-// SubPath is the part of a volume that a container mounts (behaviour row
-// 1.12-26).
-type SubPath struct {
-	Volume    string // its name
-	Host      string // where it is, as Mount said
-	Container string // the container's name
-	Index     int    // of the volumeMount
-	Path      string // subPath, or subPathExpr with its values
-}
+	"github.com/nodeagent/nodeagent/pkg/env"
+	"github.com/nodeagent/nodeagent/pkg/pod"
+)
 
 const subPathsName = "volume-subpaths"
 
-// BindSubPath mounts the part of the volume at a path of its own, below the
-// pod's folder, and returns that. What is in the volume is the pod's to change;
-// what the path leads to is found once, in the volume, and that very file or
-// folder is bound, whatever the pod puts in its place. A missing folder is made.
+// BindSubPaths mounts the parts of volumes that the container's subPaths name,
+// each at a path of its own below the pod's folder, and says where, by the
+// index of the volumeMount (behaviour row 1.12-26). hosts is what Mount
+// returned, values are the container's variables. Binding again finds anew what
+// the paths lead to.
 //
 // It returns when ctx ends, though a dead mount may not answer yet.
-func (v *Volumes) BindSubPath(ctx context.Context, p *v1.Pod, s SubPath) (string, error) {
-	for _, name := range []string{s.Volume, s.Container} {
-		if err := checkName(name); err != nil {
-			return "", err
+func (v *Volumes) BindSubPaths(ctx context.Context, p *v1.Pod, c *v1.Container, hosts, values map[string]string) (map[int]string, error) {
+	out := map[int]string{}
+	for i, m := range c.VolumeMounts {
+		if m.SubPath == "" && m.SubPathExpr == "" {
+			continue
 		}
+		at, err := v.bindSubPath(ctx, p.UID, part{c.Name, i, m, hosts[m.Name]}, values)
+		if err != nil {
+			return nil, fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q: %w", m.Name, c.Name, err)
+		}
+		out[i] = at
 	}
-	if err := pod.CheckUID(p.UID); err != nil {
+	return out, nil
+}
+
+// part of a volume that a container mounts.
+type part struct {
+	container string
+	index     int
+	v1.VolumeMount
+	host string // where the volume is
+}
+
+// bindSubPath returns where the part is mounted. What is in the volume is the
+// pod's to change; what the path leads to is found once, in the volume, and
+// that very file or folder is bound, whatever the pod puts in its place.
+func (v *Volumes) bindSubPath(ctx context.Context, uid types.UID, s part, values map[string]string) (string, error) {
+	if err := errors.Join(pod.CheckUID(uid), checkName(s.Name), checkName(s.container)); err != nil {
 		return "", err
 	}
-	if path.IsAbs(s.Path) || slices.Contains(strings.Split(s.Path, "/"), "..") {
-		return "", fmt.Errorf("subPath %q must be relative and without '..'", s.Path)
+	if s.host == "" {
+		return "", errors.New("the volume is not mounted on the node")
 	}
-	place := filepath.Join(string(p.UID), subPathsName, s.Volume, s.Container, strconv.Itoa(s.Index))
-	part, err := v.open(ctx, place, s)
+	sub := s.SubPath
+	if s.SubPathExpr != "" {
+		var err error
+		if sub, err = env.ExpandStrictly(s.SubPathExpr, values); err != nil {
+			return "", fmt.Errorf("subPathExpr %w", err)
+		}
+	}
+	if path.IsAbs(sub) || slices.Contains(strings.Split(sub, "/"), "..") {
+		return "", fmt.Errorf("subPath %q must be relative and without '..'", sub)
+	}
+	place := filepath.Join(string(uid), subPathsName, s.Name, s.container, strconv.Itoa(s.index))
+	opened, err := v.open(ctx, place, s.host, sub)
 	if err != nil {
 		return "", err
 	}
-	defer func() { _ = part.Close() }() // never written to
-	if err := v.bind(ctx, place, part); err != nil {
-		return "", fmt.Errorf("subPath %q: %w", s.Path, err)
+	defer func() { _ = opened.Close() }() // never written to
+	if err := v.bind(ctx, place, opened); err != nil {
+		return "", fmt.Errorf("subPath %q: %w", sub, err)
 	}
 	return filepath.Join(v.pods, place), nil
 }
@@ -65,13 +88,13 @@ func (v *Volumes) BindSubPath(ctx context.Context, p *v1.Pod, s SubPath) (string
 // open finds the part, as long as ctx lets it look: on a dead mount that may
 // be for ever. Only one looks for each place; what nobody waits for any more
 // is closed when it is collected.
-func (v *Volumes) open(ctx context.Context, place string, s SubPath) (*os.File, error) {
-	found := v.opens.DoChan(place, func() (any, error) { return openPart(s.Host, s.Path) })
+func (v *Volumes) open(ctx context.Context, place, host, sub string) (*os.File, error) {
+	found := v.opens.DoChan(place, func() (any, error) { return openPart(host, sub) })
 	select {
 	case r := <-found:
 		return r.Val.(*os.File), r.Err
 	case <-ctx.Done():
-		return nil, fmt.Errorf("%s does not answer: %w; is it on a dead mount?", s.Host, ctx.Err())
+		return nil, fmt.Errorf("%s does not answer: %w; is it on a dead mount?", host, ctx.Err())
 	}
 }
 
