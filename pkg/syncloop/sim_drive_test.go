@@ -128,6 +128,7 @@ func (w *world) makeNeeded(d *draft) {
 	d.pod.Spec.Containers = d.pod.Spec.Containers[:1]
 	c := &d.pod.Spec.Containers[0]
 	c.Image, c.Ports, c.Lifecycle = "term=1s", nil, nil
+	c.StartupProbe, c.LivenessProbe, c.ReadinessProbe = nil, nil, nil
 	d.pod.Spec.RestartPolicy, d.pod.Spec.ActiveDeadlineSeconds = "Always", nil
 	c.Resources.Requests = nil
 	w.runtime.needs = d.pod.UID
