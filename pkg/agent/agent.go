@@ -148,9 +148,11 @@ func (a *Agent) run(ctx context.Context, root string, p *parts) error {
 // sources are those that the configuration names.
 func (a *Agent) sources() []source.Source {
 	k := &a.config.Kubelet
+	joined := a.config.Paths.Kubeconfig != "" || a.config.Paths.BootstrapKubeconfig != ""
 	var out []source.Source
 	if k.StaticPodPath != "" {
-		out = append(out, source.NewFile(k.StaticPodPath, a.config.Node.Name, k.FileCheckFrequency.Duration))
+		out = append(out, source.NewFile(source.FileOptions{Path: k.StaticPodPath, NodeName: a.config.Node.Name,
+			Reread: k.FileCheckFrequency.Duration, Joined: joined}))
 	}
 	if k.StaticPodURL != "" {
 		header := http.Header{}
@@ -158,7 +160,7 @@ func (a *Agent) sources() []source.Source {
 			header[http.CanonicalHeaderKey(name)] = values
 		}
 		out = append(out, source.NewHTTP(source.HTTPOptions{URL: k.StaticPodURL, Header: header,
-			Period: k.HTTPCheckFrequency.Duration, NodeName: a.config.Node.Name}))
+			Period: k.HTTPCheckFrequency.Duration, NodeName: a.config.Node.Name, Joined: joined}))
 	}
 	return out
 }
