@@ -280,12 +280,12 @@ containers:
 
 func noSuchPort(b *bed) {
 	b.apply("noport", podOf("noport", serverOf("", `readinessProbe: {httpGet: {port: 8099}, periodSeconds: 1}`)))
-	b.awaitTold("noport", "Unhealthy", "Readiness probe failed: Get \"http://"+b.running("noport").Status.PodIP+":8099/\": dial tcp")
+	b.awaitTold("noport", "Unhealthy", "Readiness probe failed: Get \"http://"+b.runs("noport").Status.PodIP+":8099/\": dial tcp")
 	b.await("noport", "main", "is not ready", isUnready)
 }
 
-// running waits until the pod has an address and a container that runs.
-func (b *bed) running(name string) *local.Pod {
+// runs waits until the pod has an address and a container that runs.
+func (b *bed) runs(name string) *local.Pod {
 	b.t.Helper()
 	p, _ := b.await(name, "main", "runs", func(s v1.ContainerStatus) bool { return s.State.Running != nil })
 	return p
