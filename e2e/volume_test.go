@@ -304,16 +304,16 @@ containers:
 }
 
 func subPathIsFrozen(b *bed) {
-	b.configMap("frozen", "{a: one}")
+	b.configMap("thaws", "{a: one}")
 	p, id := b.running("frozen", podOf("frozen", `
 terminationGracePeriodSeconds: 2
-volumes: [{name: v, configMap: {name: frozen}}]
+volumes: [{name: v, configMap: {name: thaws}}]
 containers:
 - name: main
   image: BUSYBOX
   command: [sh, -c, "trap exit TERM; sleep 100000 & wait"]
   volumeMounts: [{name: v, mountPath: /v}, {name: v, mountPath: /a, subPath: a}]`))
-	b.configMap("frozen", "{a: two}")
+	b.configMap("thaws", "{a: two}")
 	b.shows(b.folder(p, "configmap")+"/a", "two", 10*time.Second)
 	b.want(id, "one two", "sh", "-c", "echo $(cat /a) $(cat /v/a)")
 }
