@@ -15,10 +15,12 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	v1 "k8s.io/api/core/v1"
+	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
 
 	"github.com/nodeagent/nodeagent/pkg/cgroups"
 	"github.com/nodeagent/nodeagent/pkg/config"
 	"github.com/nodeagent/nodeagent/pkg/cri"
+	"github.com/nodeagent/nodeagent/pkg/dns"
 )
 
 // CheckHost says what of the machine itself keeps the agent from starting, and
@@ -94,6 +96,16 @@ func runtimeOptions(c *config.Config, root string, capacity v1.ResourceList, t *
 			SingleProcessOOMKill: k.SingleProcessOOMKill != nil && *k.SingleProcessOOMKill,
 		},
 	}
+}
+
+// resolver is the node's share in its pods' resolver settings. What is wrong
+// with it is told once, here (behaviour row 1.8-7).
+func resolver(k *kubeletv1beta1.KubeletConfiguration, ips []string, log *slog.Logger) dns.Settings {
+	s := dns.Settings{ClusterDNS: k.ClusterDNS, ClusterDomain: k.ClusterDomain, ResolvConf: *k.ResolverConfig, NodeIPs: ips}
+	if err := s.Check(); err != nil {
+		log.Warn("the host's resolver settings do not suit pods", "error", err)
+	}
+	return s
 }
 
 // patience is how long the loop over all pods may hang before the agent counts

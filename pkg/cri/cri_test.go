@@ -165,7 +165,7 @@ func TestView(t *testing.T) {
 func TestRunSandbox(t *testing.T) {
 	f := &fake{}
 	c := serve(t, f)
-	s, err := c.RunSandbox(t.Context(), web(), 2)
+	s, err := c.RunSandbox(t.Context(), web(), SandboxRequest{Attempt: 2})
 	if err != nil || s.ID != "new" || s.Attempt != 2 || len(s.IPs) != 1 {
 		t.Errorf("sandbox %+v, %v", s, err)
 	}
@@ -173,12 +173,12 @@ func TestRunSandbox(t *testing.T) {
 		t.Error(err)
 	}
 	f.fail = map[string]error{"PodSandboxStatus": status.Error(codes.Unknown, "sick")}
-	if _, err = c.RunSandbox(t.Context(), web(), 3); !Failure(err).Uncertain {
+	if _, err = c.RunSandbox(t.Context(), web(), SandboxRequest{Attempt: 3}); !Failure(err).Uncertain {
 		t.Errorf("status failed: %+v", Failure(err))
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err = c.RunSandbox(ctx, web(), 4); !Failure(err).Canceled {
+	if _, err = c.RunSandbox(ctx, web(), SandboxRequest{Attempt: 4}); !Failure(err).Canceled {
 		t.Errorf("given up before it began: %+v", Failure(err))
 	}
 }

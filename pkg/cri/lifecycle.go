@@ -16,12 +16,12 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/pod"
 )
 
-// RunSandbox makes the pod's log folder and its sandbox with number attempt.
-func (c *Client) RunSandbox(ctx context.Context, p *v1.Pod, attempt uint32) (pod.Sandbox, error) {
+// RunSandbox makes the pod's log folder and its sandbox.
+func (c *Client) RunSandbox(ctx context.Context, p *v1.Pod, req SandboxRequest) (pod.Sandbox, error) {
 	doing := fmt.Sprintf("run sandbox of pod %s/%s", p.Namespace, p.Name)
 	ctx, cancel := context.WithTimeout(ctx, 2*c.opts.RequestTimeout)
 	defer cancel()
-	cfg, err := SandboxConfig(p, attempt, c.machine, c.opts.Pods)
+	cfg, err := SandboxConfig(p, req, c.machine, c.opts.Pods)
 	if err != nil {
 		return pod.Sandbox{}, failed("", doing, err)
 	}
@@ -50,7 +50,7 @@ func (c *Client) Create(ctx context.Context, p *v1.Pod, req CreateRequest) (pod.
 	doing := fmt.Sprintf("create container %s of pod %s/%s", req.Container, p.Namespace, p.Name)
 	ctx, cancel := context.WithTimeout(ctx, c.opts.RequestTimeout)
 	defer cancel()
-	sandbox, err := SandboxConfig(p, 0, c.machine, c.opts.Pods)
+	sandbox, err := SandboxConfig(p, SandboxRequest{}, c.machine, c.opts.Pods)
 	if err != nil {
 		return pod.Container{}, failed(ReasonConfig, doing, err)
 	}
@@ -103,7 +103,7 @@ func (c *Client) containerConfig(ctx context.Context, p *v1.Pod, req CreateReque
 	if err != nil {
 		return nil, err
 	}
-	cfg.Mounts, err = c.mounts(ctx, p, k, req)
+	cfg.Mounts, err = c.mounts(p, k, req)
 	return cfg, err
 }
 

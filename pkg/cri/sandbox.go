@@ -11,9 +11,15 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/pod"
 )
 
-// SandboxConfig is the pod's sandbox with number attempt, as the kubelet
-// would ask for it (behaviour rows 1.8-12 to 1.8-15, 1.9-14, 1.11-4).
-func SandboxConfig(p *v1.Pod, attempt uint32, m Machine, o PodOptions) (*runtimeapi.PodSandboxConfig, error) {
+// SandboxRequest is what the pod's value and its surroundings add to the spec.
+type SandboxRequest struct {
+	Attempt uint32
+	DNS     *runtimeapi.DNSConfig
+}
+
+// SandboxConfig is the pod's sandbox as the kubelet would ask for it
+// (behaviour rows 1.8-8, 1.8-12 to 1.8-15, 1.9-14, 1.11-4).
+func SandboxConfig(p *v1.Pod, req SandboxRequest, m Machine, o PodOptions) (*runtimeapi.PodSandboxConfig, error) {
 	if h := p.Spec.RuntimeClassName; h != nil && *h != "" {
 		return nil, fmt.Errorf("spec.runtimeClassName %q: runtime classes are not built yet", *h)
 	}
@@ -22,16 +28,12 @@ func SandboxConfig(p *v1.Pod, attempt uint32, m Machine, o PodOptions) (*runtime
 		return nil, err
 	}
 	cfg := &runtimeapi.PodSandboxConfig{
-		Metadata:     &runtimeapi.PodSandboxMetadata{Name: p.Name, Namespace: p.Namespace, Uid: string(p.UID), Attempt: attempt},
+		Metadata:     &runtimeapi.PodSandboxMetadata{Name: p.Name, Namespace: p.Namespace, Uid: string(p.UID), Attempt: req.Attempt},
 		Labels:       sandboxLabels(p),
 		Annotations:  p.Annotations,
 		LogDirectory: o.LogsDir + "/" + logs,
 		PortMappings: portMappings(p),
-	}
-	if o.DNS != nil {
-		if cfg.DnsConfig, err = o.DNS(p); err != nil {
-			return nil, fmt.Errorf("find DNS settings: %w", err)
-		}
+		DnsConfig:    req.DNS,
 	}
 	if !p.Spec.HostNetwork {
 		if cfg.Hostname, err = kernelHostname(p, o.ClusterDomain); err != nil {

@@ -44,7 +44,7 @@ func (h *Handlers) askGRPC(q pod.Probing) Ask {
 		if !connect(ctx, conn) {
 			return pod.Failed, fmt.Sprintf("timeout: failed to connect service %q within %v: %v", at, timeout, ctx.Err())
 		}
-		return health(ctx, conn, service, timeout)
+		return check(ctx, conn, service, timeout)
 	}
 }
 
@@ -64,7 +64,7 @@ func connect(ctx context.Context, conn *grpc.ClientConn) bool {
 	}
 }
 
-func health(ctx context.Context, conn *grpc.ClientConn, service string, timeout time.Duration) (pod.Outcome, string) {
+func check(ctx context.Context, conn *grpc.ClientConn, service string, timeout time.Duration) (pod.Outcome, string) {
 	r, err := grpc_health_v1.NewHealthClient(conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: service})
 	switch code := status.Code(err); {
 	case code == codes.Unimplemented:

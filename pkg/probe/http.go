@@ -3,6 +3,7 @@ package probe
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -32,13 +33,7 @@ const (
 // newClient makes requests without proxy, kept connections, compression and
 // verification (behaviour row 1.6-8).
 func newClient() *http.Client {
-	t := &transport{dialer: net.Dialer{KeepAlive: -1}}
-	t.tls = &http.Transport{
-		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, // who is probed proves nothing to us
-		DisableKeepAlives: true, DisableCompression: true, ForceAttemptHTTP2: true,
-		MaxResponseHeaderBytes: maxAnswer, DialContext: t.dialer.DialContext,
-	}
-	return &http.Client{Transport: t, CheckRedirect: sameHost}
+	return &http.Client{Transport: &transport{net.Dialer{KeepAlive: -1}}, CheckRedirect: sameHost}
 }
 
 // sameHost follows no redirect to another host: the answer that says so is then
@@ -53,13 +48,10 @@ func sameHost(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// transport makes one request on a connection of its own. For plain HTTP it
-// does so without the goroutines and buffers that http.Transport needs to keep
-// connections.
-type transport struct {
-	dialer net.Dialer
-	tls    http.RoundTripper
-}
+// transport makes one HTTP/1.1 request on a connection of its own. It needs none
+// of the goroutines and buffers with which http.Transport keeps connections, and
+// lets no handshake outlive its request.
+type transport struct{ dialer net.Dialer }
 
 var (
 	readers = sync.Pool{New: func() any { return bufio.NewReader(nil) }}
@@ -68,15 +60,8 @@ var (
 
 // RoundTrip implements http.RoundTripper.
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.URL.Scheme == "https" {
-		return t.tls.RoundTrip(req)
-	}
 	ctx := req.Context()
-	port := req.URL.Port()
-	if port == "" {
-		port = "80"
-	}
-	conn, err := t.dialer.DialContext(ctx, "tcp", net.JoinHostPort(req.URL.Hostname(), port))
+	conn, err := t.dial(ctx, req.URL)
 	if err != nil {
 		return nil, err
 	}
@@ -92,6 +77,28 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	a.ReadCloser = res.Body
 	res.Body = a
 	return res, nil
+}
+
+func (t *transport) dial(ctx context.Context, u *url.URL) (net.Conn, error) {
+	port, known := map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	if !known {
+		return nil, fmt.Errorf("unsupported protocol scheme %q", u.Scheme) // of a redirect
+	}
+	conn, err := t.dialer.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), port)))
+	if err != nil || u.Scheme != "https" {
+		return conn, err
+	}
+	// Who is probed proves nothing to us.
+	secure := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, ServerName: u.Hostname()})
+	if err := secure.HandshakeContext(ctx); err != nil {
+		_ = conn.Close()
+		var record tls.RecordHeaderError
+		if errors.As(err, &record) && string(record.RecordHeader[:]) == "HTTP/" {
+			err = http.ErrSchemeMismatch
+		}
+		return nil, err
+	}
+	return secure, nil
 }
 
 // answer is the body of a response; closing it closes the connection.

@@ -133,7 +133,7 @@ func (a *actor) begin(ctx context.Context, act pod.Action) {
 	a.flight[act.Key()] = cancel
 	p := a.pod
 	var turn *waiter
-	if act.NeedsSlot() {
+	if act.NeedsSlot() && !looksFirst(p, act) {
 		turn = a.loop.slots.join(rankOf(p, act))
 	}
 	a.work.Go(func() {

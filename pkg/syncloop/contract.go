@@ -30,7 +30,7 @@ type Runtime interface {
 	View(ctx context.Context, uid types.UID) (pod.View, error)
 
 	Pull(ctx context.Context, p *v1.Pod, container string) (ref, message string, err error)
-	RunSandbox(ctx context.Context, p *v1.Pod, attempt uint32) (pod.Sandbox, error)
+	RunSandbox(ctx context.Context, p *v1.Pod, r cri.SandboxRequest) (pod.Sandbox, error)
 	Create(ctx context.Context, p *v1.Pod, r cri.CreateRequest) (pod.Container, error)
 	Start(ctx context.Context, p *v1.Pod, c pod.Container) (pod.Container, error)
 	Stop(ctx context.Context, id string, grace time.Duration) error
@@ -53,6 +53,9 @@ type Volumes interface {
 	Prepare(p *v1.Pod) error
 	// Mount makes all volumes ready and says where each is on the host.
 	Mount(ctx context.Context, p *v1.Pod) (map[string]string, error)
+	// BindSubPaths says where the parts of volumes that a container mounts are
+	// on the host, by the index of the volumeMount.
+	BindSubPaths(ctx context.Context, p *v1.Pod, c *v1.Container, hosts, values map[string]string) (map[int]string, error)
 	Unmount(ctx context.Context, uid types.UID) error
 	// RemovePod removes the pod's folder, in which nothing is mounted.
 	RemovePod(ctx context.Context, uid types.UID) error

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
+
+	v1 "k8s.io/api/core/v1"
 
 	"github.com/nodeagent/nodeagent/pkg/cri"
 	"github.com/nodeagent/nodeagent/pkg/env"
@@ -85,6 +88,19 @@ const slotPatience = 10 * time.Second
 // inSlot runs a create or start call in a start slot, which the actor gives back
 // once it has taken in how the call ended.
 func (a *actor) inSlot(ctx, wish context.Context, turn *waiter, p pod.Pod, done *pod.Done) error {
+	var request cri.CreateRequest
+	if done.Action.Kind == pod.Create {
+		var err error
+		if request, err = a.request(wish, p, done.Action); err != nil {
+			if turn != nil {
+				a.loop.slots.leave(turn)
+			}
+			return err
+		}
+	}
+	if turn == nil {
+		turn = a.loop.slots.join(rankOf(p, done.Action))
+	}
 	if err := turn.wait(wish); err != nil {
 		return err
 	}
@@ -101,7 +117,7 @@ func (a *actor) inSlot(ctx, wish context.Context, turn *waiter, p pod.Pod, done 
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	return a.start(ctx, p, done)
+	return a.start(ctx, p, request, done)
 }
 
 func rankOf(p pod.Pod, act pod.Action) rank {
@@ -111,19 +127,20 @@ func rankOf(p pod.Pod, act pod.Action) rank {
 	return rank{critical: prio >= pod.SystemCritical, failed: failed, priority: prio, since: p.Started}
 }
 
-func (a *actor) start(ctx context.Context, p pod.Pod, done *pod.Done) error {
+func (a *actor) start(ctx context.Context, p pod.Pod, request cri.CreateRequest, done *pod.Done) error {
 	act := done.Action
 	switch act.Kind {
 	case pod.RunSandbox:
-		s, err := a.loop.Runtime.RunSandbox(ctx, p.Spec, act.Attempt)
-		done.Sandbox = &s
-		return err
-	case pod.Create:
-		req, err := a.request(p, act)
+		config, notes, err := a.loop.DNS.Pod(p.Spec)
+		done.Told = unsaid(p, notes)
 		if err != nil {
 			return err
 		}
-		c, err := a.loop.Runtime.Create(ctx, p.Spec, req)
+		s, err := a.loop.Runtime.RunSandbox(ctx, p.Spec, cri.SandboxRequest{Attempt: act.Attempt, DNS: config})
+		done.Sandbox = &s
+		return err
+	case pod.Create:
+		c, err := a.loop.Runtime.Create(ctx, p.Spec, request)
 		done.Container = &c
 		return err
 	}
@@ -137,8 +154,25 @@ func (a *actor) start(ctx context.Context, p pod.Pod, done *pod.Done) error {
 	return fmt.Errorf("start container %s: instance %s is gone", act.Container, act.ID)
 }
 
+// looksFirst says that the container is to be made from parts of volumes: to
+// find them may take for ever, on a dead mount, and nobody queues meanwhile.
+func looksFirst(p pod.Pod, act pod.Action) bool {
+	c := pod.FindContainer(p.Spec, act.Container)
+	return act.Kind == pod.Create && c != nil && slices.ContainsFunc(c.VolumeMounts, func(m v1.VolumeMount) bool {
+		return m.SubPath != "" || m.SubPathExpr != ""
+	})
+}
+
+// unsaid are the notes that the pod does not have yet: a sandbox that is tried
+// again has nothing new to tell.
+func unsaid(p pod.Pod, notes []pod.Note) []pod.Note {
+	return slices.DeleteFunc(notes, func(n pod.Note) bool {
+		return slices.ContainsFunc(p.Notes, func(old pod.Note) bool { return old.Reason == n.Reason && old.Message == n.Message })
+	})
+}
+
 // request is what is asked of the runtime for a new instance.
-func (a *actor) request(p pod.Pod, act pod.Action) (cri.CreateRequest, error) {
+func (a *actor) request(ctx context.Context, p pod.Pod, act pod.Action) (cri.CreateRequest, error) {
 	req := cri.CreateRequest{
 		Container: act.Container, SandboxID: act.ID, Attempt: act.Attempt, ImageRef: act.Image,
 		Mounts: a.volumes(), PodIPs: sandboxIPs(p.View, act.ID),
@@ -149,6 +183,11 @@ func (a *actor) request(p pod.Pod, act pod.Action) (cri.CreateRequest, error) {
 	}
 	var err error
 	if req.Env, err = a.loop.Env.Container(p.Spec, c, env.Surroundings{PodIPs: req.PodIPs, Volumes: req.Mounts}); err != nil {
+		return req, cri.ConfigError(act.Container, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.loop.Timeout)
+	defer cancel()
+	if req.SubPaths, err = a.loop.Volumes.BindSubPaths(ctx, p.Spec, c, req.Mounts, env.Values(req.Env)); err != nil {
 		return req, cri.ConfigError(act.Container, err)
 	}
 	return req, nil
@@ -173,10 +212,13 @@ func (a *actor) settle(ctx context.Context, p pod.Pod, done *pod.Done) error {
 		return a.actuate(ctx, p)
 	case pod.Mount:
 		mounts, err := l.Volumes.Mount(ctx, p.Spec)
+		if err != nil {
+			return err // what was mounted before is still what containers get
+		}
 		a.mu.Lock()
 		a.mounts = mounts
 		a.mu.Unlock()
-		return err
+		return nil
 	case pod.Observe:
 		view, err := l.Runtime.View(ctx, p.UID())
 		done.View = &view

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodeagent/nodeagent/pkg/cri"
+	"github.com/nodeagent/nodeagent/pkg/dns"
 	"github.com/nodeagent/nodeagent/pkg/env"
 	"github.com/nodeagent/nodeagent/pkg/ledger"
 	"github.com/nodeagent/nodeagent/pkg/objects"
@@ -34,7 +35,9 @@ type Config struct {
 	// Env finds the variables of containers, from Objects.
 	Env     env.Resolver
 	Objects *objects.Store
-	Log     *slog.Logger
+	// DNS finds the resolver configuration of sandboxes.
+	DNS dns.Settings
+	Log *slog.Logger
 	// Sources are the names of all sources that will deliver. Nothing is ended
 	// before each has done so once.
 	Sources []string
@@ -154,17 +157,20 @@ func (l *Loop) Hung(now time.Time) time.Duration {
 	return now.Sub(since)
 }
 
-// take merges what a source wants now. Pods that are ignored for another's
+// beside names, in Objects, what all sources give beside pods.
+const beside = "manifests"
+
+// take merges what a source wants now. Pods and objects that are ignored for another's
 // sake are told once.
 func (l *Loop) take(u source.Update) {
 	before := l.merge.Conflicts()
 	l.mu.Lock()
 	l.merge = l.merge.With(u)
 	l.mu.Unlock()
-	l.renew(l.Objects.Replace(u.Source, u.Objects))
+	l.renew(l.Objects.Replace(beside, l.merge.Objects()))
 	for _, c := range l.merge.Conflicts() {
 		if !slices.Contains(before, c) {
-			l.Log.Error("pod is not taken", "origin", c.Origin, "pod", c.Pod, "field", c.Field, "problem", c.Message)
+			l.Log.Error("manifest is not taken", "origin", c.Origin, "pod", c.Pod, "object", c.Object, "field", c.Field, "problem", c.Message)
 		}
 	}
 }

@@ -99,14 +99,14 @@ func (a *agent) Pull(ctx context.Context, p *v1.Pod, container string) (ref, mes
 	return "sha256:" + image, "", err
 }
 
-func (a *agent) RunSandbox(ctx context.Context, p *v1.Pod, attempt uint32) (s pod.Sandbox, err error) {
+func (a *agent) RunSandbox(ctx context.Context, p *v1.Pod, r cri.SandboxRequest) (s pod.Sandbox, err error) {
 	m := a.world.runtime
 	defer a.once("sandbox " + string(p.UID))()
-	name := sandboxName(p, attempt)
+	name := sandboxName(p, r.Attempt)
 	err = a.do(ctx, call{doing: "run sandbox " + name, changes: true, limit: callLimit, name: name, starts: p,
 		ready: func() bool { return p.Spec.HostNetwork || p.UID == m.needs || m.serves() },
 		work: func(id string) (<-chan struct{}, error) {
-			s = m.addSandbox(id, p, attempt).Sandbox
+			s = m.addSandbox(id, p, r.Attempt).Sandbox
 			return nil, nil
 		}})
 	return s, err

@@ -84,6 +84,10 @@ func (a *agent) Mount(ctx context.Context, p *v1.Pod) (map[string]string, error)
 	})
 }
 
+func (a *agent) BindSubPaths(context.Context, *v1.Pod, *v1.Container, map[string]string, map[string]string) (map[int]string, error) {
+	return nil, nil
+}
+
 func (a *agent) Unmount(ctx context.Context, uid types.UID) error {
 	defer a.once("unmount " + string(uid))()
 	return a.touch(ctx, "unmount "+string(uid), func() {

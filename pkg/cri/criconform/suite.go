@@ -122,7 +122,7 @@ func (b *bed) remove(ctx context.Context, p *v1.Pod) {
 
 func (b *bed) sandbox(p *v1.Pod) pod.Sandbox {
 	b.Helper()
-	s, err := b.client.RunSandbox(b.ctx, p, 0)
+	s, err := b.client.RunSandbox(b.ctx, p, cri.SandboxRequest{})
 	b.must(err)
 	return s
 }
@@ -262,7 +262,7 @@ func (b *bed) notCreated() {
 	if f := cri.Failure(err); f == nil || f.Reason != cri.ReasonCreate || !f.Uncertain {
 		b.Errorf("a second create of one name fails with %+v", f)
 	}
-	_, err = b.client.RunSandbox(b.ctx, p, 0)
+	_, err = b.client.RunSandbox(b.ctx, p, cri.SandboxRequest{})
 	if f := cri.Failure(err); f == nil || !f.Uncertain {
 		b.Errorf("a second sandbox of one name fails with %+v", f)
 	}
