@@ -204,6 +204,7 @@ func (c *Client) containerOf(s *runtimeapi.ContainerStatus, sandboxID string) *p
 		ExitCode:   s.ExitCode,
 		Reason:     s.Reason,
 		Message:    s.Message,
+		Has:        resourcesOf(s.GetResources().GetLinux()),
 	}
 	if out.State == pod.Exited {
 		out.Message = joinMessages(s.Message, c.terminationMessage(s))

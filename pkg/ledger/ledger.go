@@ -30,6 +30,8 @@ type Ledger struct {
 	Grants map[types.UID]Grant
 	// Queue holds the pods that wait for their full name, in arrival order.
 	Queue []Claim
+	// Pending holds the resizes that are deferred, the foremost first.
+	Pending []Resizing
 }
 
 // Claim is what a pod asks of the node.
@@ -117,6 +119,7 @@ func Enter(l Ledger, c Claim) Ledger {
 // may ask again now that its name is free.
 func Release(l Ledger, c Claim) (Ledger, []types.UID) {
 	l.Queue = slices.DeleteFunc(slices.Clone(l.Queue), func(q Claim) bool { return q.UID == c.UID })
+	l.Pending = slices.DeleteFunc(slices.Clone(l.Pending), func(q Resizing) bool { return q.UID == c.UID })
 	l.Grants = maps.Clone(l.Grants)
 	delete(l.Grants, c.UID)
 	var next []types.UID
@@ -163,6 +166,14 @@ func (l Ledger) judge(c Claim) pod.Verdict {
 	if most, ok := l.Allocatable[v1.ResourcePods]; ok && int64(len(l.Grants)) >= most.Value() {
 		return outOf(v1.ResourcePods, 1, int64(len(l.Grants)), most.Value())
 	}
+	if v := l.judgeRequests(c); v.State == pod.Refused {
+		return v
+	}
+	return l.judgePorts(c)
+}
+
+// judgeRequests checks what is asked for against what the others left.
+func (l Ledger) judgeRequests(c Claim) pod.Verdict {
 	names := make([]v1.ResourceName, 0, len(c.Requests))
 	for name := range c.Requests {
 		names = append(names, name)
@@ -184,7 +195,7 @@ func (l Ledger) judge(c Claim) pod.Verdict {
 			return outOf(name, amount(name, asked), amount(name, used), amount(name, most))
 		}
 	}
-	return l.judgePorts(c)
+	return pod.Verdict{}
 }
 
 func (l Ledger) judgePorts(c Claim) pod.Verdict {

@@ -34,6 +34,12 @@ func (a *actor) do(ctx, wish context.Context, turn *waiter, p pod.Pod, act pod.A
 			return pod.Judged{At: time.Now(), Verdict: verdict}
 		}
 		err = failure
+	case pod.Allocate:
+		e, failure := a.allocate(p)
+		if failure == nil {
+			return e
+		}
+		err = failure
 	case pod.RunSandbox, pod.Create, pod.Start:
 		err = a.inSlot(ctx, wish, turn, p, &done)
 	case pod.Pull:
@@ -226,7 +232,9 @@ func (a *actor) settle(ctx context.Context, p pod.Pod, done *pod.Done) error {
 	l, act := a.loop, done.Action
 	switch act.Kind {
 	case pod.Prepare:
-		return errors.Join(l.Volumes.Prepare(p.Spec), l.Cgroups.Create(ctx, p.Spec))
+		return errors.Join(l.Volumes.Prepare(p.Spec), l.Cgroups.Grow(ctx, p.Actuated(), p.Spec))
+	case pod.Actuate:
+		return a.actuate(ctx, p)
 	case pod.Mount:
 		mounts, err := l.Volumes.Mount(ctx, p.Spec)
 		if err != nil {

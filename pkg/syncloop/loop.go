@@ -49,6 +49,8 @@ type Config struct {
 	Allocatable v1.ResourceList
 	// Sysctls are those that pods may set besides the safe ones.
 	Sysctls []string
+	// LimitedSwap says that containers may use swap (memorySwap.swapBehavior).
+	LimitedSwap bool
 	// Slots is how many create and start calls run at once, at least 1.
 	Slots int
 	// Timeout bounds each runtime call (runtimeRequestTimeout).
@@ -286,7 +288,7 @@ func (l *Loop) want(ctx context.Context, d source.Desired) {
 	case a == nil:
 		// Asked here, in their order, pods that come together are let in in that
 		// order; the actor asks again and writes the grant.
-		l.grants.admit(ledger.ClaimOf(d.Pod))
+		l.grants.admit(ledger.ClaimOf(l.allocated(d.Pod)))
 		w.Hashes = hashes(d.Pod)
 		l.start(ctx, w)
 	case !l.ended[d.Pod.UID] && a.wish != d.Pod:
@@ -354,6 +356,7 @@ func (l *Loop) release(c ledger.Claim) {
 			a.mail.put(pod.Judged{At: time.Now()})
 		}
 	}
+	l.resizeDeferred()
 	l.rebalance()
 }
 

@@ -145,9 +145,17 @@ func (w *world) put(o *origins, d *draft) {
 // meddle draws one change of a source.
 func (w *world) meddle(r *rand.Rand, add func(time.Duration, func()), at time.Duration, o *origins, d *draft) {
 	pause := between(r, 100*time.Millisecond, time.Minute)
-	switch r.IntN(4) {
+	switch r.IntN(6) {
 	case 0:
-		add(at, func() { d.change(w.dice("change %s", d.origin)); w.put(o, d) })
+		resize := chance(r, 60)
+		add(at, func() {
+			if d.change(w.dice("change %s", d.origin)); resize {
+				d.resize(w.dice("resize %s", d.origin))
+			}
+			w.put(o, d)
+		})
+	case 4, 5:
+		add(at, func() { d.resize(w.dice("resize %s", d.origin)); w.put(o, d) })
 	case 1:
 		add(at, func() { w.say("%s is removed", d.origin); o.remove(d.origin) })
 	case 2:

@@ -77,6 +77,9 @@ func newMain(r *rand.Rand, i int) v1.Container {
 		newProbes(r, &c)
 	}
 	c.Resources.Requests = v1.ResourceList{v1.ResourceCPU: *resource.NewMilliQuantity(int64(50+r.IntN(300)), resource.DecimalSI)}
+	if chance(r, 15) {
+		c.ResizePolicy = []v1.ContainerResizePolicy{{ResourceName: v1.ResourceCPU, RestartPolicy: v1.RestartContainer}}
+	}
 	if chance(r, 8) {
 		port := int32(80 + r.IntN(2))
 		c.Ports = []v1.ContainerPort{{ContainerPort: port, HostPort: port, Protocol: v1.ProtocolTCP}}
