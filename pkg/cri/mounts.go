@@ -33,7 +33,7 @@ func (c *Client) mounts(ctx context.Context, p *v1.Pod, k *v1.Container, req Cre
 	var out []*runtimeapi.Mount
 	hosts := p.Spec.HostNetwork || len(req.PodIPs) > 0
 	for _, vm := range k.VolumeMounts {
-		m, err := c.volumeMount(ctx, p, vm, req.Mounts, values)
+		m, err := c.volumeMount(ctx, p, vm, req, values)
 		if err != nil {
 			return nil, fmt.Errorf("volumeMount %s: %w", vm.Name, err)
 		}
@@ -47,18 +47,21 @@ func (c *Client) mounts(ctx context.Context, p *v1.Pod, k *v1.Container, req Cre
 		}
 		out = append(out, &runtimeapi.Mount{ContainerPath: etcHosts, HostPath: path, SelinuxRelabel: c.machine.SELinux})
 	}
-	if k.TerminationMessagePath == "" {
-		return out, nil
+	if k.TerminationMessagePath != "" {
+		path, err := c.makeMessageFile(p.UID, k.Name)
+		if err != nil {
+			return nil, fmt.Errorf("make termination message file: %w", err)
+		}
+		out = append(out, &runtimeapi.Mount{ContainerPath: absolute(k.TerminationMessagePath), HostPath: path, SelinuxRelabel: c.machine.SELinux})
 	}
-	path, err := c.makeMessageFile(p.UID, k.Name)
-	if err != nil {
-		return nil, fmt.Errorf("make termination message file: %w", err)
+	for _, m := range out {
+		m.UidMappings, m.GidMappings = mapping(req.Users), mapping(req.Users)
 	}
-	return append(out, &runtimeapi.Mount{ContainerPath: absolute(k.TerminationMessagePath), HostPath: path, SelinuxRelabel: c.machine.SELinux}), nil
+	return out, nil
 }
 
-func (c *Client) volumeMount(ctx context.Context, p *v1.Pod, vm v1.VolumeMount, volumes, values map[string]string) (*runtimeapi.Mount, error) {
-	host, ok := volumes[vm.Name]
+func (c *Client) volumeMount(ctx context.Context, p *v1.Pod, vm v1.VolumeMount, req CreateRequest, values map[string]string) (*runtimeapi.Mount, error) {
+	host, ok := req.Mounts[vm.Name]
 	if !ok {
 		return nil, fmt.Errorf("volume %q is not mounted on the node", vm.Name)
 	}
@@ -79,7 +82,7 @@ func (c *Client) volumeMount(ctx context.Context, p *v1.Pod, vm v1.VolumeMount, 
 	if err != nil {
 		return nil, err
 	}
-	recursive, err := recursiveReadOnly(vm, c.rro.Load())
+	recursive, err := recursiveReadOnly(vm, c.handler(req.Handler).RecursiveReadOnly)
 	if err != nil {
 		return nil, err
 	}

@@ -205,6 +205,9 @@ func (c *Client) containerOf(s *runtimeapi.ContainerStatus, sandboxID string) *p
 		Reason:     s.Reason,
 		Message:    s.Message,
 	}
+	if u := s.GetUser().GetLinux(); u != nil {
+		out.User = &v1.LinuxContainerUser{UID: u.Uid, GID: u.Gid, SupplementalGroups: u.SupplementalGroups}
+	}
 	if out.State == pod.Exited {
 		out.Message = joinMessages(s.Message, c.terminationMessage(s))
 	}

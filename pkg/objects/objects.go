@@ -97,7 +97,7 @@ func (s *Store) find(k Key) (Object, error) {
 			return o, nil
 		}
 	}
-	resources := map[string]string{ConfigMap: "configmaps", Secret: "secrets", RuntimeClass: "runtimeclasses.node.k8s.io"}
+	resources := map[string]string{ConfigMap: "configmaps", Secret: "secrets", RuntimeClass: "runtimeclass.node.k8s.io"}
 	return nil, apierrors.NewNotFound(schema.ParseGroupResource(resources[k.Kind]), k.Name)
 }
 
