@@ -71,19 +71,6 @@ func tooManyServers(b *bed) {
 	}
 }
 
-// told says whether a note of that reason has the words.
-func told(p *local.Pod, reason, words string) bool {
-	if p == nil {
-		return false
-	}
-	for _, n := range p.Notes {
-		if n.Reason == reason && strings.Contains(n.Message, words) {
-			return true
-		}
-	}
-	return false
-}
-
 // notes waits until the pod is told of something.
 func (b *bed) notes(name, reason, words string) *local.Pod {
 	b.t.Helper()

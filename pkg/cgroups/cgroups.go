@@ -182,7 +182,7 @@ func (t *Tree) Create(ctx context.Context, p *v1.Pod) error {
 	if !t.opts.PerQoS {
 		return nil
 	}
-	if err := checkUID(p.UID); err != nil {
+	if err := pod.CheckUID(p.UID); err != nil {
 		return fmt.Errorf("create cgroup of pod %s/%s: %w", p.Namespace, p.Name, err)
 	}
 	v := ResourceConfig(p, t.opts.CFSQuota, t.opts.CFSPeriod)

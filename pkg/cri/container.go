@@ -21,8 +21,11 @@ type CreateRequest struct {
 	ImageRef string
 	// Mounts are the host folders of the pod's volumes by their names.
 	Mounts map[string]string
-	PodIPs []string
-	Env    []env.Var
+	// SubPaths are the host paths of those mounts that have a subPath, by their
+	// index in the container's volumeMounts.
+	SubPaths map[int]string
+	PodIPs   []string
+	Env      []env.Var
 	// Handler and Users are those of the sandbox.
 	Handler string
 	Users   pod.IDs

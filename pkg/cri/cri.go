@@ -18,7 +18,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sync/singleflight"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
@@ -58,9 +57,6 @@ type Client struct {
 	// users are the users of images by ID, which never change: a digest names
 	// their content.
 	users sync.Map // string to ImageUser
-	// looks for subPaths that run. One on a dead mount may never return: it
-	// holds its own goroutine, and tries after it wait for the same one.
-	looks singleflight.Group
 	// handlers are what the runtime's handlers can do, as the newest Probe
 	// learned.
 	handlers atomic.Pointer[map[string]Handler]

@@ -2,6 +2,7 @@ package cri
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"maps"
 	"os"
@@ -21,6 +22,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/dns"
 	"github.com/nodeagent/nodeagent/pkg/env"
 	"github.com/nodeagent/nodeagent/pkg/pod"
+	"github.com/nodeagent/nodeagent/pkg/volumes"
 )
 
 // fixture is what a real kubelet sent for one pod; testdata/peer/configs/README.md
@@ -118,25 +120,21 @@ func compareContainer(t *testing.T, f *fixture, o PodOptions, want *runtimeapi.C
 	if req.Env, err = (env.Resolver{HostIPs: []string{f.Node.IP}}).Container(f.Pod, k, env.Surroundings{PodIPs: req.PodIPs}); err != nil {
 		t.Fatal(err)
 	}
+	if req.SubPaths, err = f.subPaths(t, c.opts.Pods.RootDir, k, req); err != nil {
+		t.Fatal(err)
+	}
 	got, err := ContainerConfig(f.Pod, Parts{Request: req, User: f.user(t, want.Image.UserSpecifiedImage)}, peerMachine, o)
 	if err != nil {
 		t.Errorf("container %s: %v", want.Metadata.Name, err)
 		return
 	}
-	if got.Mounts, err = c.mounts(t.Context(), f.Pod, k, req); err != nil {
+	if got.Mounts, err = c.mounts(f.Pod, k, req); err != nil {
 		t.Errorf("mounts of container %s: %v", want.Metadata.Name, err)
 	}
 	for _, m := range got.Mounts {
 		m.HostPath = strings.Replace(m.HostPath, c.opts.Pods.RootDir, f.Node.RootDir, 1)
 		if m.ContainerPath == k.TerminationMessagePath {
 			m.HostPath = filepath.Join(filepath.Dir(m.HostPath), "00000000")
-		}
-	}
-	// A subPath is bound by the peer below volume-subpaths, by the agent from
-	// the volume itself: only that it comes from a subPath is compared.
-	for i, m := range want.Mounts {
-		if strings.Contains(m.HostPath, "/volume-subpaths/") && i < len(got.Mounts) {
-			m.HostPath = got.Mounts[i].HostPath
 		}
 	}
 	// The peer's order of variables is random.
@@ -172,6 +170,20 @@ func (f *fixture) volumes(t *testing.T, root string, want *runtimeapi.ContainerC
 		}
 	}
 	return kinds
+}
+
+// subPaths binds them as pkg/volumes does, until the test ends.
+func (f *fixture) subPaths(t *testing.T, root string, k *v1.Container, req CreateRequest) (map[int]string, error) {
+	v, err := volumes.New(root, 0, env.Resolver{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := v.Unmount(context.Background(), f.Pod.UID); err != nil {
+			t.Error(err)
+		}
+	})
+	return v.BindSubPaths(t.Context(), f.Pod, k, req.Mounts, env.Values(req.Env))
 }
 
 func (f *fixture) user(t *testing.T, image string) ImageUser {

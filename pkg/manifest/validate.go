@@ -21,8 +21,9 @@ var safeUID = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,62}[A-Za-z0-9])?$`
 
 // Validate says what keeps a defaulted static pod from running here. It checks
 // what an apiserver would have refused, as far as it bears on running the pod,
-// and references to objects that only an apiserver has (behaviour row 1.1-10).
-func Validate(pod *v1.Pod) field.ErrorList {
+// and references to objects that only an apiserver has (behaviour row 1.1-10):
+// joined to one these are all objects, else those that no source has beside pods.
+func Validate(pod *v1.Pod, joined bool) field.ErrorList {
 	errs := validateMeta(pod, field.NewPath("metadata"))
 	spec := field.NewPath("spec")
 	errs = append(errs, validateSpec(&pod.Spec, spec)...)
@@ -30,7 +31,7 @@ func Validate(pod *v1.Pod) field.ErrorList {
 	errs = append(errs, volumeErrs...)
 	errs = append(errs, validateContainers(&pod.Spec, volumes, spec)...)
 	errs = append(errs, validatePodResources(&pod.Spec, spec.Child("resources"))...)
-	return append(errs, refuseReferences(&pod.Spec, spec)...)
+	return append(errs, refuseReferences(&pod.Spec, joined, spec)...)
 }
 
 func validateMeta(pod *v1.Pod, path *field.Path) field.ErrorList {

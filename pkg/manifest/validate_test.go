@@ -192,7 +192,7 @@ func merge(t *testing.T, text string, into any) {
 func expectField(t *testing.T, pod *v1.Pod, field string) {
 	t.Helper()
 	Default(pod)
-	errs := Validate(pod)
+	errs := Validate(pod, true)
 	if field == "" {
 		if len(errs) > 0 {
 			t.Errorf("got %v", errs)

@@ -281,33 +281,6 @@ func (p *Pod) begin(e Begun) {
 	}
 }
 
-// probed takes a probe's answer, if it is about the newest instance.
-func (p *Pod) probed(e Probed) {
-	m := p.Containers[e.Container]
-	if m.Known == nil || m.Known.ID != e.ContainerID {
-		return
-	}
-	p.remember(e.Container, func(m *Memory) {
-		if m.Instance.ID != e.ContainerID {
-			m.Instance = Instance{ID: e.ContainerID, PostStart: HookDone}
-		}
-		switch e.Probe {
-		case Startup:
-			m.Instance.Startup = e.Result
-		case Liveness:
-			m.Instance.Liveness = e.Result
-		case Readiness:
-			m.Instance.Readiness = e.Result
-		}
-	})
-	if e.Result == Fail {
-		p.note(e.At, true, "Unhealthy", e.Container, "%s probe failed: %s", e.Probe, e.Message)
-	}
-}
-
-// String is the probe's name as in events.
-func (k Probe) String() string { return [...]string{"Startup", "Liveness", "Readiness"}[k] }
-
 // settle draws the conclusions that every event may bring: the pod's deadline
 // has passed, its containers are finished, its phase.
 func (p Pod) settle(at time.Time) Pod {

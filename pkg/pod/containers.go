@@ -209,15 +209,9 @@ func (l *planner) doomed(m member, c Container) (why string, grace time.Duration
 	case inst.PostStart == HookFailed:
 		return "FailedPostStartHook", grace
 	case inst.Liveness == Fail:
-		if t := m.LivenessProbe; t != nil && t.TerminationGracePeriodSeconds != nil {
-			grace = time.Duration(*t.TerminationGracePeriodSeconds) * time.Second
-		}
-		return "Container " + m.Name + " failed liveness probe, will be restarted", grace
+		return "Container " + m.Name + " failed liveness probe, will be restarted", l.graceOf(m.LivenessProbe)
 	case inst.Startup == Fail:
-		if t := m.StartupProbe; t != nil && t.TerminationGracePeriodSeconds != nil {
-			grace = time.Duration(*t.TerminationGracePeriodSeconds) * time.Second
-		}
-		return "Container " + m.Name + " failed startup probe, will be restarted", grace
+		return "Container " + m.Name + " failed startup probe, will be restarted", l.graceOf(m.StartupProbe)
 	}
 	return "", 0
 }

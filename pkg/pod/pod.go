@@ -187,6 +187,8 @@ type Instance struct {
 	KillAt time.Time
 	// The newest probe results.
 	Startup, Liveness, Readiness Result
+	// Found says that it ran before this process knew of it.
+	Found bool
 }
 
 // HookState is how far a lifecycle hook of an instance is.
@@ -291,6 +293,11 @@ type Remembered struct {
 	Unmade      bool    `json:"unmade,omitempty"`
 	Backoff     Backoff `json:"backoff,omitzero"`
 	PullBackoff Backoff `json:"pullBackoff,omitzero"`
+	// Instance is the ID of one that its probes called started or ready, so
+	// that it stays so when the agent restarts (behaviour row 1.6-17).
+	Instance string `json:"instance,omitempty"`
+	Started  bool   `json:"started,omitempty"`
+	Ready    bool   `json:"ready,omitempty"`
 }
 
 // Node is the immutable view of the node that a pod is planned with.

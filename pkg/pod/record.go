@@ -23,7 +23,10 @@ func (p Pod) Record() Record {
 		if p.alwaysAgain(name) && m.Backoff == (Backoff{}) && m.PullBackoff == (Backoff{}) {
 			// It is started again in any case, and counted by its logs: not
 			// worth writing each start of each container to disk.
-			continue
+			kept = Remembered{}
+		}
+		if i := m.Instance; i.Startup == Success || i.Readiness == Success {
+			kept.Instance, kept.Started, kept.Ready = i.ID, i.Startup == Success, i.Readiness == Success
 		}
 		if kept != (Remembered{}) {
 			r.Containers = with(r.Containers, name, kept)
@@ -48,7 +51,8 @@ func (r Record) equal(o Record) bool {
 }
 
 func (r Remembered) equal(o Remembered) bool {
-	return r.Ran == o.Ran && r.Restarts == o.Restarts && r.Unmade == o.Unmade && r.Backoff.equal(o.Backoff) && r.PullBackoff.equal(o.PullBackoff)
+	return r.Ran == o.Ran && r.Restarts == o.Restarts && r.Unmade == o.Unmade && r.Backoff.equal(o.Backoff) && r.PullBackoff.equal(o.PullBackoff) &&
+		r.Instance == o.Instance && r.Started == o.Started && r.Ready == o.Ready
 }
 
 func (b Backoff) equal(o Backoff) bool { return b.Delay == o.Delay && b.At.Equal(o.At) }

@@ -60,8 +60,8 @@ func TestDecodeRefuses(t *testing.T) {
 		"a scalar":         {"hello\n", "", "not an object", ""},
 		"a list":           {"- a\n", "", "not an object", ""},
 		"no kind":          {"apiVersion: v1\n", "apiVersion, kind", "must be given", ""},
-		"other kind":       {"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n", "kind", `"ConfigMap" of "v1" isn't built yet`, ""},
-		"other in list":    {"apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Secret}\n", "items[0].kind", "isn't built yet", ""},
+		"other kind":       {"apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: c}\n", "kind", `"Deployment" of "apps/v1" is not taken from here`, ""},
+		"other in list":    {"apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Service}\n", "items[0].kind", "is not taken from here", ""},
 		"unknown field":    {good + "    imagee: b\n", "spec.containers[0].imagee", "unknown field", ""},
 		"wrong case":       {good + "  RestartPolicy: Never\n", "spec.RestartPolicy", "unknown field", ""},
 		"given twice":      {good + "    image: b\n", "", `"image" already set`, ""},
@@ -181,7 +181,7 @@ func fuzzDecode(f *testing.F, p place) {
 			t.Fatal("neither pods nor problems")
 		}
 		for i, d := range got.pods {
-			if errs := manifest.Validate(d.Pod); len(errs) > 0 {
+			if errs := manifest.Validate(d.Pod, false); len(errs) > 0 {
 				t.Errorf("took an invalid pod: %v", errs)
 			}
 			before := text(t, d.Pod)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/pkg/cri"
 	"github.com/nodeagent/nodeagent/pkg/pod"
+	"github.com/nodeagent/nodeagent/pkg/probe"
 )
 
 // Runtime is the container runtime. Every call is idempotent: what is stopped
@@ -48,6 +49,9 @@ type Volumes interface {
 	Prepare(p *v1.Pod) error
 	// Mount makes all volumes ready and says where each is on the host.
 	Mount(ctx context.Context, p *v1.Pod) (map[string]string, error)
+	// BindSubPaths says where the parts of volumes that a container mounts are
+	// on the host, by the index of the volumeMount.
+	BindSubPaths(ctx context.Context, p *v1.Pod, c *v1.Container, hosts, values map[string]string) (map[int]string, error)
 	Unmount(ctx context.Context, uid types.UID) error
 	// RemovePod removes the pod's folder, in which nothing is mounted.
 	RemovePod(ctx context.Context, uid types.UID) error
@@ -74,7 +78,13 @@ type Records interface {
 	Delete(name string) error
 }
 
-// Hooks runs lifecycle hooks in a running instance.
+// Probes makes the attempts of probes; when, the loop says.
+type Probes interface {
+	Ask(q pod.Probing) probe.Ask
+}
+
+// Hooks runs lifecycle hooks in a running instance, and says what people are to
+// know of it.
 type Hooks interface {
-	Run(ctx context.Context, p *v1.Pod, containerID string, h *v1.LifecycleHandler) error
+	Run(ctx context.Context, h probe.Hook) (told []pod.Note, err error)
 }

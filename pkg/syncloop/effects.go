@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -12,6 +13,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/env"
 	"github.com/nodeagent/nodeagent/pkg/ledger"
 	"github.com/nodeagent/nodeagent/pkg/pod"
+	"github.com/nodeagent/nodeagent/pkg/probe"
 )
 
 // pullDeadline bounds a pull that makes progress; one that makes none is ended
@@ -42,7 +44,7 @@ func (a *actor) do(ctx, wish context.Context, turn *waiter, p pod.Pod, act pod.A
 			done.Told = []pod.Note{{Reason: "Pulled", Message: message}}
 		}
 	case pod.PostStart, pod.PreStop:
-		err = a.hook(wish, p, act)
+		done.Told, err = a.hook(wish, p, act)
 	default:
 		if act.Kind == pod.Mount {
 			ctx = wish
@@ -89,6 +91,19 @@ const slotPatience = 10 * time.Second
 // inSlot runs a create or start call in a start slot, which the actor gives back
 // once it has taken in how the call ended.
 func (a *actor) inSlot(ctx, wish context.Context, turn *waiter, p pod.Pod, done *pod.Done) error {
+	var request cri.CreateRequest
+	if done.Action.Kind == pod.Create {
+		var err error
+		if request, err = a.request(wish, p, done.Action); err != nil {
+			if turn != nil {
+				a.loop.slots.leave(turn)
+			}
+			return err
+		}
+	}
+	if turn == nil {
+		turn = a.loop.slots.join(rankOf(p, done.Action))
+	}
 	if err := turn.wait(wish); err != nil {
 		return err
 	}
@@ -105,7 +120,7 @@ func (a *actor) inSlot(ctx, wish context.Context, turn *waiter, p pod.Pod, done 
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	return a.start(ctx, p, done)
+	return a.start(ctx, p, request, done)
 }
 
 func rankOf(p pod.Pod, act pod.Action) rank {
@@ -115,7 +130,7 @@ func rankOf(p pod.Pod, act pod.Action) rank {
 	return rank{critical: prio >= pod.SystemCritical, failed: failed, priority: prio, since: p.Started}
 }
 
-func (a *actor) start(ctx context.Context, p pod.Pod, done *pod.Done) error {
+func (a *actor) start(ctx context.Context, p pod.Pod, request cri.CreateRequest, done *pod.Done) error {
 	act := done.Action
 	switch act.Kind {
 	case pod.RunSandbox:
@@ -128,11 +143,7 @@ func (a *actor) start(ctx context.Context, p pod.Pod, done *pod.Done) error {
 		done.Sandbox = &s
 		return err
 	case pod.Create:
-		req, err := a.request(p, act)
-		if err != nil {
-			return err
-		}
-		c, err := a.loop.Runtime.Create(ctx, p.Spec, req)
+		c, err := a.loop.Runtime.Create(ctx, p.Spec, request)
 		done.Container = &c
 		return err
 	}
@@ -146,8 +157,17 @@ func (a *actor) start(ctx context.Context, p pod.Pod, done *pod.Done) error {
 	return fmt.Errorf("start container %s: instance %s is gone", act.Container, act.ID)
 }
 
+// looksFirst says that the container is to be made from parts of volumes: to
+// find them may take for ever, on a dead mount, and nobody queues meanwhile.
+func looksFirst(p pod.Pod, act pod.Action) bool {
+	c := pod.FindContainer(p.Spec, act.Container)
+	return act.Kind == pod.Create && c != nil && slices.ContainsFunc(c.VolumeMounts, func(m v1.VolumeMount) bool {
+		return m.SubPath != "" || m.SubPathExpr != ""
+	})
+}
+
 // request is what is asked of the runtime for a new instance.
-func (a *actor) request(p pod.Pod, act pod.Action) (cri.CreateRequest, error) {
+func (a *actor) request(ctx context.Context, p pod.Pod, act pod.Action) (cri.CreateRequest, error) {
 	req := cri.CreateRequest{
 		Container: act.Container, SandboxID: act.ID, Attempt: act.Attempt, ImageRef: act.Image,
 		Mounts: a.volumes(), PodIPs: sandboxIPs(p.View, act.ID), Users: p.Verdict.Users,
@@ -161,6 +181,11 @@ func (a *actor) request(p pod.Pod, act pod.Action) (cri.CreateRequest, error) {
 		return req, cri.ConfigError(act.Container, err)
 	}
 	if req.Env, err = a.loop.Env.Container(p.Spec, c, env.Surroundings{PodIPs: req.PodIPs, Volumes: req.Mounts}); err != nil {
+		return req, cri.ConfigError(act.Container, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.loop.Timeout)
+	defer cancel()
+	if req.SubPaths, err = a.loop.Volumes.BindSubPaths(ctx, p.Spec, c, req.Mounts, env.Values(req.Env)); err != nil {
 		return req, cri.ConfigError(act.Container, err)
 	}
 	return req, nil
@@ -183,10 +208,13 @@ func (a *actor) settle(ctx context.Context, p pod.Pod, done *pod.Done) error {
 		return errors.Join(l.Volumes.Prepare(p.Spec), l.Cgroups.Create(ctx, p.Spec))
 	case pod.Mount:
 		mounts, err := l.Volumes.Mount(ctx, p.Spec)
+		if err != nil {
+			return err // what was mounted before is still what containers get
+		}
 		a.mu.Lock()
 		a.mounts = mounts
 		a.mu.Unlock()
-		return err
+		return nil
 	case pod.Observe:
 		view, err := l.Runtime.View(ctx, p.UID())
 		done.View = &view
@@ -227,22 +255,20 @@ func (a *actor) volumes() map[string]string {
 
 // hook runs the container's postStart or preStop hook, the latter within its
 // grace.
-func (a *actor) hook(ctx context.Context, p pod.Pod, act pod.Action) error {
+func (a *actor) hook(ctx context.Context, p pod.Pod, act pod.Action) ([]pod.Note, error) {
 	c := pod.FindContainer(p.Spec, act.Container)
 	if c == nil || c.Lifecycle == nil {
-		return nil
+		return nil, nil
 	}
-	if act.Kind == pod.PostStart {
-		return a.runHook(ctx, p.Spec, act.ID, c.Lifecycle.PostStart)
+	h := c.Lifecycle.PostStart
+	if act.Kind == pod.PreStop {
+		h = c.Lifecycle.PreStop
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, act.Grace)
+		defer cancel()
 	}
-	ctx, cancel := context.WithTimeout(ctx, act.Grace)
-	defer cancel()
-	return a.runHook(ctx, p.Spec, act.ID, c.Lifecycle.PreStop)
-}
-
-func (a *actor) runHook(ctx context.Context, spec *v1.Pod, id string, h *v1.LifecycleHandler) error {
 	if h == nil {
-		return nil
+		return nil, nil
 	}
-	return a.loop.Hooks.Run(ctx, spec, id, h)
+	return a.loop.Hooks.Run(ctx, probe.Hook{LifecycleHandler: h, Container: c, ContainerID: act.ID, Host: p.Address(a.loop.Node())})
 }

@@ -30,6 +30,7 @@ type Config struct {
 	Volumes Volumes
 	Cgroups Cgroups
 	Records Records
+	Probes  Probes
 	Hooks   Hooks
 	// Env finds the variables of containers, from Objects.
 	Env     env.Resolver
@@ -153,17 +154,20 @@ func (l *Loop) Hung(now time.Time) time.Duration {
 	return now.Sub(since)
 }
 
-// take merges what a source wants now. Pods that are ignored for another's
+// beside names, in Objects, what all sources give beside pods.
+const beside = "manifests"
+
+// take merges what a source wants now. Pods and objects that are ignored for another's
 // sake are told once.
 func (l *Loop) take(u source.Update) {
 	before := l.merge.Conflicts()
 	l.mu.Lock()
 	l.merge = l.merge.With(u)
 	l.mu.Unlock()
-	l.renew(l.Objects.Replace(u.Source, u.Objects))
+	l.renew(l.Objects.Replace(beside, l.merge.Objects()))
 	for _, c := range l.merge.Conflicts() {
 		if !slices.Contains(before, c) {
-			l.Log.Error("pod is not taken", "origin", c.Origin, "pod", c.Pod, "field", c.Field, "problem", c.Message)
+			l.Log.Error("manifest is not taken", "origin", c.Origin, "pod", c.Pod, "object", c.Object, "field", c.Field, "problem", c.Message)
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodeagent/nodeagent/pkg/pod"
+	"github.com/nodeagent/nodeagent/pkg/probe"
 )
 
 // disk is what the machine keeps beside the runtime: folders, mounts, cgroups
@@ -80,6 +81,10 @@ func (a *agent) Mount(ctx context.Context, p *v1.Pod) (map[string]string, error)
 		}
 		a.world.disk.mounts[p.UID] = true
 	})
+}
+
+func (a *agent) BindSubPaths(context.Context, *v1.Pod, *v1.Container, map[string]string, map[string]string) (map[int]string, error) {
+	return nil, nil
 }
 
 func (a *agent) Unmount(ctx context.Context, uid types.UID) error {
@@ -187,7 +192,11 @@ func (d *disk) known() map[types.UID]pod.Record {
 // their container.
 type hooks struct{ *agent }
 
-func (h hooks) Run(ctx context.Context, p *v1.Pod, id string, hook *v1.LifecycleHandler) error {
+func (h hooks) Run(ctx context.Context, k probe.Hook) ([]pod.Note, error) {
+	return nil, h.sleep(ctx, k.ContainerID, k.LifecycleHandler)
+}
+
+func (h hooks) sleep(ctx context.Context, id string, hook *v1.LifecycleHandler) error {
 	seconds := hook.Sleep.Seconds
 	defer h.once(fmt.Sprintf("hook %p in %s", hook, id))() // postStart may be ending while preStop begins
 	var ended chan struct{}

@@ -33,7 +33,7 @@ type usersMapping struct {
 // KeepUsers writes the pod's range, whole or not at all. It is on disk when
 // KeepUsers returns.
 func (v *Volumes) KeepUsers(uid types.UID, ids pod.IDs) error {
-	if err := checkUID(uid); err != nil {
+	if err := pod.CheckUID(uid); err != nil {
 		return fmt.Errorf("write the range of user IDs of pod: %w", err)
 	}
 	m := []usersMapping{{HostID: ids.First, Length: ids.Length}}
@@ -77,7 +77,7 @@ func replaceFile(dir, name string, content []byte) error {
 
 // DropUsers removes what KeepUsers wrote; what is gone is no error.
 func (v *Volumes) DropUsers(uid types.UID) error {
-	if err := checkUID(uid); err != nil {
+	if err := pod.CheckUID(uid); err != nil {
 		return fmt.Errorf("remove the range of user IDs of pod: %w", err)
 	}
 	err := os.Remove(filepath.Join(v.pods, string(uid), usersFile))

@@ -5,13 +5,14 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/nodeagent/nodeagent/pkg/env"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 )
 
 // The file is the kubelet's to the byte, so that each reads what the other wrote.
 func TestUsersFile(t *testing.T) {
 	root := t.TempDir()
-	v, err := New(root, 0)
+	v, err := New(root, 0, env.Resolver{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +48,7 @@ func TestUsersFile(t *testing.T) {
 
 func TestBadUsersFile(t *testing.T) {
 	root := t.TempDir()
-	v, err := New(root, 0)
+	v, err := New(root, 0, env.Resolver{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,8 +3,6 @@ package env
 import (
 	"strings"
 	"testing"
-
-	v1 "k8s.io/api/core/v1"
 )
 
 func TestExpand(t *testing.T) {
@@ -41,28 +39,6 @@ func FuzzExpand(f *testing.F) {
 			t.Errorf("%q changes without a $", s)
 		}
 	})
-}
-
-func TestEnvironmentRefuses(t *testing.T) {
-	ref := func(s v1.EnvVarSource) []v1.EnvVar { return []v1.EnvVar{{Name: "A", ValueFrom: &s}} }
-	for _, c := range []struct {
-		k     v1.Container
-		words string
-	}{
-		{v1.Container{Env: ref(v1.EnvVarSource{ConfigMapKeyRef: &v1.ConfigMapKeySelector{}})}, "config maps are not built yet"},
-		{v1.Container{Env: ref(v1.EnvVarSource{SecretKeyRef: &v1.SecretKeySelector{}})}, "secrets are not built yet"},
-		{v1.Container{EnvFrom: []v1.EnvFromSource{{SecretRef: &v1.SecretEnvSource{}}}}, "envFrom[0]"},
-		{v1.Container{EnvFrom: []v1.EnvFromSource{{ConfigMapRef: &v1.ConfigMapEnvSource{}}}}, "envFrom[0]"},
-		{v1.Container{Env: ref(v1.EnvVarSource{FieldRef: &v1.ObjectFieldSelector{FieldPath: "spec.x"}})}, "env A"},
-		{v1.Container{Env: ref(v1.EnvVarSource{ResourceFieldRef: &v1.ResourceFieldSelector{Resource: "limits.cpu"}})}, "no such limit"},
-		{v1.Container{Env: ref(v1.EnvVarSource{ResourceFieldRef: &v1.ResourceFieldSelector{Resource: "x.cpu"}})}, "unsupported resource"},
-		{v1.Container{Env: ref(v1.EnvVarSource{FileKeyRef: &v1.FileKeySelector{}})}, "not built yet"},
-		{v1.Container{Env: ref(v1.EnvVarSource{})}, "no source"},
-	} {
-		if _, err := (Resolver{}).Container(&v1.Pod{}, &c.k, Surroundings{}); err == nil || !strings.Contains(err.Error(), c.words) {
-			t.Errorf("error %v misses %q", err, c.words)
-		}
-	}
 }
 
 func TestExpandStrictly(t *testing.T) {
