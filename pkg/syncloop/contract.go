@@ -60,6 +60,10 @@ type Volumes interface {
 	Unmount(ctx context.Context, uid types.UID) error
 	// RemovePod removes the pod's folder, in which nothing is mounted.
 	RemovePod(ctx context.Context, uid types.UID) error
+	// KeepUsers writes the user IDs that the pod's own user namespace has, for
+	// later processes and agents; DropUsers forgets them.
+	KeepUsers(uid types.UID, ids pod.IDs) error
+	DropUsers(uid types.UID) error
 	// PodDirs are the pods that have a folder.
 	PodDirs() ([]types.UID, error)
 }

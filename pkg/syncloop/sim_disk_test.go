@@ -24,6 +24,7 @@ type disk struct {
 	mounts  map[types.UID]bool
 	cgroups map[types.UID]bool
 	milli   map[types.UID]int64 // CPU requests that the cgroups were set to
+	users   map[types.UID]pod.IDs
 	records map[string][]byte
 	// allocated are the CPU requests that the records grant.
 	allocated map[types.UID]int64
@@ -34,7 +35,7 @@ type disk struct {
 }
 
 func newDisk(w *world) *disk {
-	return &disk{world: w, folders: map[types.UID]bool{}, mounts: map[types.UID]bool{}, cgroups: map[types.UID]bool{}, milli: map[types.UID]int64{},
+	return &disk{world: w, folders: map[types.UID]bool{}, mounts: map[types.UID]bool{}, cgroups: map[types.UID]bool{}, milli: map[types.UID]int64{}, users: map[types.UID]pod.IDs{},
 		records: map[string][]byte{}, allocated: map[types.UID]int64{}, lost: map[types.UID]bool{}}
 }
 
@@ -102,7 +103,19 @@ func (a *agent) RemovePod(ctx context.Context, uid types.UID) error {
 			a.world.violated("folder of %s is removed while volumes are mounted", uid)
 		}
 		delete(a.world.disk.folders, uid)
+		delete(a.world.disk.users, uid)
 	})
+}
+
+func (a *agent) KeepUsers(uid types.UID, ids pod.IDs) error {
+	return a.touch(context.Background(), "write user IDs of "+string(uid), func() {
+		a.world.disk.folders[uid] = true
+		a.world.disk.users[uid] = ids
+	})
+}
+
+func (a *agent) DropUsers(uid types.UID) error {
+	return a.touch(context.Background(), "remove user IDs of "+string(uid), func() { delete(a.world.disk.users, uid) })
 }
 
 func (a *agent) PodDirs() (out []types.UID, err error) {

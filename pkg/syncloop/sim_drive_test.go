@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/nodeagent/nodeagent/pkg/ledger"
 	"github.com/nodeagent/nodeagent/pkg/objects"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 	"github.com/nodeagent/nodeagent/pkg/source"
@@ -27,7 +28,9 @@ func (w *world) startAgent() {
 	names := slices.Sorted(maps.Keys(w.sources))
 	a.loop = New(Config{
 		Runtime: a, Volumes: a, Cgroups: groups{a}, Records: records{a}, Probes: probes{a}, Hooks: hooks{a}, Objects: &objects.Store{}, Log: slog.New(slog.DiscardHandler),
-		Sources: names, Known: known, Allocatable: capacity, Slots: slotCount, Timeout: callLimit,
+		Sources: names, Known: known, Ledger: ledger.Ledger{
+			Allocatable: capacity, Users: ledger.Users{First: 65536, Length: 65536, Count: 40, Held: maps.Clone(w.disk.users)},
+		}, Slots: slotCount, Timeout: callLimit,
 		Node:      pod.Node{Name: "n1", HostIPs: []string{"192.168.0.1"}},
 		Connected: func(context.Context) error { return nil },
 	})

@@ -47,6 +47,9 @@ func newDraft(r *rand.Rand, number int) *draft {
 		critical := int32(pod.SystemCritical)
 		p.Spec.Priority = &critical
 	}
+	if chance(r, 25) {
+		p.Spec.HostUsers = new(false)
+	}
 	for i := range r.IntN(6) / 2 {
 		p.Spec.InitContainers = append(p.Spec.InitContainers, newInit(r, i))
 	}
