@@ -126,6 +126,12 @@ func (p *Pod) failed(e Done) {
 		p.remember(a.Container, func(m *Memory) { m.Instance.hookEnded(a, HookFailed) })
 		p.note(e.At, true, "FailedPreStopHook", a.Container, "PreStopHook failed")
 	default:
+		switch a.Kind {
+		case Allocate:
+			p.Resize.Ask = true
+		case Actuate:
+			p.notActuated(e.At, f.Message)
+		}
 		f.Tries = p.Setup.Failures[a.failureKey()].Tries + 1
 		f.Retry = e.At.Add(retryDelay(f.Tries))
 		p.Setup.Failures = with(p.Setup.Failures, a.failureKey(), f)
@@ -184,6 +190,8 @@ func (p *Pod) succeeded(e Done) {
 	switch a.Kind {
 	case Prepare:
 		p.Setup.Prepared = true
+	case Actuate:
+		p.actuated(e.At)
 	case Mount:
 		p.Setup.Mounted = true
 	case Pull:
