@@ -32,6 +32,8 @@ type Ledger struct {
 	Grants map[types.UID]Grant
 	// Queue holds the pods that wait for their full name, in arrival order.
 	Queue []Claim
+	// Pending holds the resizes that are deferred, the foremost first.
+	Pending []Resizing
 }
 
 // Claim is what a pod asks of the node.
@@ -136,6 +138,7 @@ func Enter(l Ledger, c Claim) Ledger {
 // may ask again now that its name is free.
 func Release(l Ledger, c Claim) (Ledger, []types.UID) {
 	l.Queue = slices.DeleteFunc(slices.Clone(l.Queue), func(q Claim) bool { return q.UID == c.UID })
+	l.Pending = slices.DeleteFunc(slices.Clone(l.Pending), func(q Resizing) bool { return q.UID == c.UID })
 	l.Grants = maps.Clone(l.Grants)
 	delete(l.Grants, c.UID)
 	l.Users = l.Users.release(c.UID)
@@ -175,8 +178,7 @@ func (l Ledger) holder(c Claim) types.UID {
 }
 
 // judge checks the claim against what is left (behaviour rows 1.2-3, 1.2-4, 1.2-6,
-// 1.2-9, 1.2-10).
-// Only the first reason is told.
+// 1.2-9, 1.2-10). Only the first reason is told.
 func (l Ledger) judge(c Claim) pod.Verdict {
 	if v := l.judgeSysctls(c); v.State == pod.Refused {
 		return v
@@ -187,6 +189,17 @@ func (l Ledger) judge(c Claim) pod.Verdict {
 	if most, ok := l.Allocatable[v1.ResourcePods]; ok && int64(len(l.Grants)) >= most.Value() {
 		return outOf(v1.ResourcePods, 1, int64(len(l.Grants)), most.Value())
 	}
+	if v := l.judgeRequests(c); v.State == pod.Refused {
+		return v
+	}
+	if v := l.judgePorts(c); v.State == pod.Refused {
+		return v
+	}
+	return l.judgeAppArmor(c)
+}
+
+// judgeRequests checks what is asked for against what the others left.
+func (l Ledger) judgeRequests(c Claim) pod.Verdict {
 	names := make([]v1.ResourceName, 0, len(c.Requests))
 	for name := range c.Requests {
 		names = append(names, name)
@@ -208,10 +221,7 @@ func (l Ledger) judge(c Claim) pod.Verdict {
 			return outOf(name, amount(name, asked), amount(name, used), amount(name, most))
 		}
 	}
-	if v := l.judgePorts(c); v.State == pod.Refused {
-		return v
-	}
-	return l.judgeAppArmor(c)
+	return pod.Verdict{}
 }
 
 func (l Ledger) judgePorts(c Claim) pod.Verdict {

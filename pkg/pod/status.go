@@ -117,6 +117,9 @@ func (p Pod) containerStatus(m member, n Node, now time.Time) v1.ContainerStatus
 	if previous != nil && previous.State == Exited {
 		s.LastTerminationState.Terminated = p.terminated(n, *previous)
 	}
+	if m.role != ephemeral {
+		s.Resources, s.AllocatedResources = m.statusResources(k), m.Resources.Requests
+	}
 	started := p.isStarted(m)
 	s.Started = &started
 	s.Ready = p.isReady(m)

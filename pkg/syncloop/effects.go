@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -33,15 +34,23 @@ func (a *actor) do(ctx, wish context.Context, turn *waiter, p pod.Pod, act pod.A
 			return pod.Judged{At: time.Now(), Verdict: verdict}
 		}
 		err = failure
+	case pod.Allocate:
+		e, failure := a.allocate(p)
+		if failure == nil {
+			return e
+		}
+		err = failure
 	case pod.RunSandbox, pod.Create, pod.Start:
 		err = a.inSlot(ctx, wish, turn, p, &done)
 	case pod.Pull:
 		wish, cancel := context.WithTimeout(wish, pullDeadline)
 		defer cancel()
+		secrets, missing := a.pullSecrets(p.Spec)
+		done.Told = missing
 		var message string
-		done.Image, message, err = a.loop.Runtime.Pull(wish, p.Spec, act.Container)
+		done.Image, message, err = a.loop.Runtime.Pull(wish, p.Spec, act.Container, secrets)
 		if err == nil {
-			done.Told = []pod.Note{{Reason: "Pulled", Message: message}}
+			done.Told = append(done.Told, pod.Note{Reason: "Pulled", Message: message})
 		}
 	case pod.PostStart, pod.PreStop:
 		done.Told, err = a.hook(wish, p, act)
@@ -58,6 +67,28 @@ func (a *actor) do(ctx, wish context.Context, turn *waiter, p pod.Pod, act pod.A
 		done.Failure = cri.Failure(err)
 	}
 	return done
+}
+
+// pullSecrets are the pod's registry credentials, and what people are told of
+// those that aren't there (behaviour row 1.10-9). The image may be had without.
+func (a *actor) pullSecrets(p *v1.Pod) (secrets []*v1.Secret, told []pod.Note) {
+	var missing []string
+	for _, ref := range p.Spec.ImagePullSecrets {
+		if ref.Name == "" {
+			continue // an apiserver lets it pass
+		}
+		s, err := a.loop.Objects.Secret(p.Namespace, ref.Name)
+		if err != nil {
+			missing = append(missing, ref.Name)
+			continue
+		}
+		secrets = append(secrets, s)
+	}
+	if len(missing) > 0 {
+		told = []pod.Note{{Warning: true, Reason: "FailedToRetrieveImagePullSecret", Message: fmt.Sprintf(
+			"Unable to retrieve some image pull secrets (%s); attempting to pull the image may not succeed.", strings.Join(missing, ", "))}}
+	}
+	return secrets, told
 }
 
 // admit asks the ledger and writes the grant before anybody acts on it.
@@ -205,7 +236,9 @@ func (a *actor) settle(ctx context.Context, p pod.Pod, done *pod.Done) error {
 	l, act := a.loop, done.Action
 	switch act.Kind {
 	case pod.Prepare:
-		return errors.Join(l.Volumes.Prepare(p.Spec), l.Cgroups.Create(ctx, p.Spec))
+		return errors.Join(l.Volumes.Prepare(p.Spec), l.Cgroups.Grow(ctx, p.Actuated(), p.Spec))
+	case pod.Actuate:
+		return a.actuate(ctx, p)
 	case pod.Mount:
 		mounts, err := l.Volumes.Mount(ctx, p.Spec)
 		if err != nil {

@@ -38,6 +38,28 @@ func (g *grants) release(c ledger.Claim) (next []types.UID) {
 	return next
 }
 
+// resize asks for other resources than the pod was granted.
+func (g *grants) resize(r ledger.Resizing) (v pod.Verdict) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ledger, v = ledger.Resize(g.ledger, r)
+	return v
+}
+
+// resized makes the claim, which is on disk, the pod's grant.
+func (g *grants) resized(c ledger.Claim) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ledger = ledger.Resized(g.ledger, c)
+}
+
+// due are the pods whose deferred resizes would be granted now.
+func (g *grants) due() []types.UID {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return ledger.Due(g.ledger)
+}
+
 // learn takes in what the runtime can do. It comes before any pod is judged,
 // and again with each new session.
 func (g *grants) learn(rt cri.Runtime) {

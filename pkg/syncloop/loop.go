@@ -45,6 +45,8 @@ type Config struct {
 	Known map[types.UID]pod.Record
 	// Node is what is known of the node from the start.
 	Node pod.Node
+	// LimitedSwap says that containers may use swap (memorySwap.swapBehavior).
+	LimitedSwap bool
 	// Ledger is what there is to grant. What the runtime can do is learned from
 	// it.
 	Ledger ledger.Ledger
@@ -285,7 +287,7 @@ func (l *Loop) want(ctx context.Context, d source.Desired) {
 	case a == nil:
 		// Asked here, in their order, pods that come together are let in in that
 		// order; the actor asks again and writes the grant.
-		l.grants.admit(ledger.ClaimOf(d.Pod))
+		l.grants.admit(ledger.ClaimOf(l.allocated(d.Pod)))
 		w.Hashes = hashes(d.Pod)
 		l.start(ctx, w)
 	case !l.ended[d.Pod.UID] && a.wish != d.Pod:
@@ -353,6 +355,7 @@ func (l *Loop) release(c ledger.Claim) {
 			a.mail.put(pod.Judged{At: time.Now()})
 		}
 	}
+	l.resizeDeferred()
 	l.rebalance()
 }
 

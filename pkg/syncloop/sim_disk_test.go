@@ -23,8 +23,11 @@ type disk struct {
 	folders map[types.UID]bool
 	mounts  map[types.UID]bool
 	cgroups map[types.UID]bool
+	milli   map[types.UID]int64 // CPU requests that the cgroups were set to
 	users   map[types.UID]pod.IDs
 	records map[string][]byte
+	// allocated are the CPU requests that the records grant.
+	allocated map[types.UID]int64
 	// last is the record written last, and what it said before.
 	last   string
 	before []byte
@@ -32,9 +35,8 @@ type disk struct {
 }
 
 func newDisk(w *world) *disk {
-	return &disk{world: w, folders: map[types.UID]bool{}, mounts: map[types.UID]bool{}, cgroups: map[types.UID]bool{},
-		users:   map[types.UID]pod.IDs{},
-		records: map[string][]byte{}, lost: map[types.UID]bool{}}
+	return &disk{world: w, folders: map[types.UID]bool{}, mounts: map[types.UID]bool{}, cgroups: map[types.UID]bool{}, milli: map[types.UID]int64{}, users: map[types.UID]pod.IDs{},
+		records: map[string][]byte{}, allocated: map[types.UID]int64{}, lost: map[types.UID]bool{}}
 }
 
 // touch is one operation on the disk: it takes its time and may fail, and is
@@ -124,10 +126,6 @@ func (a *agent) PodDirs() (out []types.UID, err error) {
 // groups are the pods' cgroups, as the loop calls them.
 type groups struct{ *agent }
 
-func (g groups) Create(ctx context.Context, p *v1.Pod) error {
-	return g.touch(ctx, "make cgroup of "+string(p.UID), func() { g.world.disk.cgroups[p.UID] = true })
-}
-
 func (g groups) Remove(ctx context.Context, uid types.UID) error {
 	return g.touch(ctx, "remove cgroup of "+string(uid), func() { delete(g.world.disk.cgroups, uid) })
 }
@@ -147,6 +145,7 @@ func (r records) Write(name string, v any) error {
 		d := r.world.disk
 		d.last, d.before = name, d.records[name]
 		d.records[name] = content
+		d.allocated[types.UID(name)] = milli(v.(pod.Record).Spec)
 	})
 }
 
@@ -155,6 +154,7 @@ func (r records) Delete(name string) error {
 	return r.touch(context.Background(), "delete record "+name, func() {
 		d := r.world.disk
 		delete(d.records, name)
+		delete(d.allocated, types.UID(name))
 		if d.last == name {
 			d.last = ""
 		}
