@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -284,7 +285,8 @@ func userInStatus(image string) func(*bed) {
 		if u == nil || u.Linux == nil {
 			b.t.Fatalf("no user in the status: %+v", u)
 		}
-		b.equal("user", fmt.Sprint(u.Linux.UID, u.Linux.GID, u.Linux.SupplementalGroups), "1000 1000 [1000 4000 50000]")
+		groups := slices.Sorted(slices.Values(u.Linux.SupplementalGroups))
+		b.equal("user", fmt.Sprint(u.Linux.UID, u.Linux.GID, groups), "1000 1000 [1000 4000 50000]")
 	}
 }
 
