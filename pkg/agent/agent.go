@@ -20,6 +20,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/config"
 	"github.com/nodeagent/nodeagent/pkg/cri"
 	"github.com/nodeagent/nodeagent/pkg/env"
+	"github.com/nodeagent/nodeagent/pkg/ledger"
 	"github.com/nodeagent/nodeagent/pkg/local"
 	"github.com/nodeagent/nodeagent/pkg/node"
 	"github.com/nodeagent/nodeagent/pkg/objects"
@@ -112,6 +113,10 @@ func (a *Agent) build(root string) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
+	users, err := userRanges(k, vols, quantity(allocatable, v1.ResourcePods), a.log)
+	if err != nil {
+		return nil, err
+	}
 	tree := newTree(a.config, limit, a.log)
 	client, err := cri.Dial(runtimeOptions(a.config, root, capacity, tree))
 	if err != nil {
@@ -123,7 +128,8 @@ func (a *Agent) build(root string) (*parts, error) {
 	loop := syncloop.New(syncloop.Config{
 		Env: variables, Objects: known, DNS: resolver(k, ips, a.log),
 		Runtime: client, Volumes: vols, Cgroups: tree, Records: store, Probes: handlers, Hooks: handlers, Log: a.log,
-		Sources: names(sources), Known: a.known(store), Allocatable: allocatable, Sysctls: k.AllowedUnsafeSysctls,
+		Sources: names(sources), Known: a.known(store),
+		Ledger:  ledger.Ledger{Allocatable: allocatable, Sysctls: k.AllowedUnsafeSysctls, Host: ledger.Host{AppArmor: node.AppArmor()}, Users: users},
 		Node:    pod.Node{Name: a.config.Node.Name, HostIPs: ips, MaxBackoff: maxBackoff(a.config)},
 		Slots:   2 * runtime.NumCPU(),
 		Timeout: k.RuntimeRequestTimeout.Duration, Connected: tree.connect, Fault: a.fault,

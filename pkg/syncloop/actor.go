@@ -156,6 +156,11 @@ func (a *actor) apply(e pod.Event) {
 	case pod.Judged:
 		delete(a.flight, string(pod.Admit))
 		a.loop.rebalance()
+	case pod.Resized:
+		if d.Verdict.State != pod.Unasked {
+			delete(a.flight, string(pod.Allocate))
+			a.loop.rebalance()
+		}
 	}
 	p := a.pod
 	a.now.Store(&p)

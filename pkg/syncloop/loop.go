@@ -45,10 +45,11 @@ type Config struct {
 	Known map[types.UID]pod.Record
 	// Node is what is known of the node from the start.
 	Node pod.Node
-	// Allocatable is what pods may have together.
-	Allocatable v1.ResourceList
-	// Sysctls are those that pods may set besides the safe ones.
-	Sysctls []string
+	// LimitedSwap says that containers may use swap (memorySwap.swapBehavior).
+	LimitedSwap bool
+	// Ledger is what there is to grant. What the runtime can do is learned from
+	// it.
+	Ledger ledger.Ledger
 	// Slots is how many create and start calls run at once, at least 1.
 	Slots int
 	// Timeout bounds each runtime call (runtimeRequestTimeout).
@@ -101,7 +102,7 @@ func New(c Config) *Loop {
 		actors: map[types.UID]*actor{}, merge: source.NewMerge(c.Sources...),
 		adopted: map[types.UID]types.UID{}, ended: map[types.UID]bool{}, spared: map[types.UID]bool{},
 	}
-	l.grants.ledger = ledger.Ledger{Allocatable: c.Allocatable, Sysctls: c.Sysctls}
+	l.grants.ledger = c.Ledger
 	node := c.Node
 	node.Runtime = cmp.Or(node.Runtime, "not asked yet")
 	l.node.Store(&node)
@@ -286,7 +287,7 @@ func (l *Loop) want(ctx context.Context, d source.Desired) {
 	case a == nil:
 		// Asked here, in their order, pods that come together are let in in that
 		// order; the actor asks again and writes the grant.
-		l.grants.admit(ledger.ClaimOf(d.Pod))
+		l.grants.admit(ledger.ClaimOf(l.allocated(d.Pod)))
 		w.Hashes = hashes(d.Pod)
 		l.start(ctx, w)
 	case !l.ended[d.Pod.UID] && a.wish != d.Pod:
@@ -354,6 +355,7 @@ func (l *Loop) release(c ledger.Claim) {
 			a.mail.put(pod.Judged{At: time.Now()})
 		}
 	}
+	l.resizeDeferred()
 	l.rebalance()
 }
 

@@ -98,8 +98,12 @@ func (k *checks) nodeWide() {
 		if !s.Ready || s.late || w.disk.lost[s.pod.UID] {
 			continue
 		}
+		allocated, ok := w.disk.allocated[s.pod.UID]
+		if !ok {
+			allocated = milli(s.pod)
+		}
+		used.Add(*resource.NewMilliQuantity(allocated, resource.DecimalSI))
 		for _, c := range s.pod.Spec.Containers {
-			used.Add(c.Resources.Requests[v1.ResourceCPU])
 			for _, p := range c.Ports {
 				if other, taken := ports[p.HostPort]; taken && other != s.pod.UID {
 					w.violated("host port %d is used by %s and %s", p.HostPort, s.pod.UID, other)
@@ -228,6 +232,10 @@ func (k *checks) respects(p *v1.Pod, r cri.CreateRequest) {
 	if last != nil && last.Hash != cri.Hash(pod.FindContainer(p, r.Container)) {
 		k.backoff[key] = delay{} // another definition begins anew
 		return
+	}
+	spec := pod.FindContainer(p, r.Container)
+	if last != nil && last.milli != milliOf(p, r.Container) && len(spec.ResizePolicy) > 0 {
+		return // it was ended to be given other resources
 	}
 	if last == nil || last.State != pod.Exited || !b.through.Before(last.FinishedAt) {
 		return

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/nodeagent/nodeagent/pkg/ledger"
 	"github.com/nodeagent/nodeagent/pkg/objects"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 	"github.com/nodeagent/nodeagent/pkg/source"
@@ -27,7 +28,9 @@ func (w *world) startAgent() {
 	names := slices.Sorted(maps.Keys(w.sources))
 	a.loop = New(Config{
 		Runtime: a, Volumes: a, Cgroups: groups{a}, Records: records{a}, Probes: probes{a}, Hooks: hooks{a}, Objects: &objects.Store{}, Log: slog.New(slog.DiscardHandler),
-		Sources: names, Known: known, Allocatable: capacity, Slots: slotCount, Timeout: callLimit,
+		Sources: names, Known: known, Ledger: ledger.Ledger{
+			Allocatable: capacity, Users: ledger.Users{First: 65536, Length: 65536, Count: 40, Held: maps.Clone(w.disk.users)},
+		}, Slots: slotCount, Timeout: callLimit,
 		Node:      pod.Node{Name: "n1", HostIPs: []string{"192.168.0.1"}},
 		Connected: func(context.Context) error { return nil },
 	})
@@ -145,9 +148,17 @@ func (w *world) put(o *origins, d *draft) {
 // meddle draws one change of a source.
 func (w *world) meddle(r *rand.Rand, add func(time.Duration, func()), at time.Duration, o *origins, d *draft) {
 	pause := between(r, 100*time.Millisecond, time.Minute)
-	switch r.IntN(4) {
+	switch r.IntN(6) {
 	case 0:
-		add(at, func() { d.change(w.dice("change %s", d.origin)); w.put(o, d) })
+		resize := chance(r, 60)
+		add(at, func() {
+			if d.change(w.dice("change %s", d.origin)); resize {
+				d.resize(w.dice("resize %s", d.origin))
+			}
+			w.put(o, d)
+		})
+	case 4, 5:
+		add(at, func() { d.resize(w.dice("resize %s", d.origin)); w.put(o, d) })
 	case 1:
 		add(at, func() { w.say("%s is removed", d.origin); o.remove(d.origin) })
 	case 2:

@@ -167,6 +167,9 @@ func (w *world) unwell(p pod.Pod, spec *v1.Pod) string {
 	case p.Stop != nil:
 		return "is being ended"
 	}
+	if why := w.unsized(p, spec); why != "" {
+		return why
+	}
 	for _, c := range append(spec.Spec.InitContainers, spec.Spec.Containers...) {
 		if why := w.late(p, c); why != "" {
 			return why

@@ -41,6 +41,7 @@ type sandbox struct {
 type container struct {
 	pod.Container
 	pod   *v1.Pod
+	milli int64 // its CPU request
 	life  life
 	timer *time.Timer // its own end
 	// starting counts the start calls that the runtime is at.
@@ -120,7 +121,7 @@ func (m *machine) addContainer(id string, p *v1.Pod, r cri.CreateRequest) (*cont
 		return nil, fmt.Errorf("sandbox %s does not run", r.SandboxID)
 	}
 	spec := pod.FindContainer(p, r.Container)
-	c := &container{pod: p, life: lifeOf(spec.Image), ended: make(chan struct{}), Container: pod.Container{
+	c := &container{pod: p, milli: milliOf(p, r.Container), life: lifeOf(spec.Image), ended: make(chan struct{}), Container: pod.Container{
 		ID: id, Name: r.Container, SandboxID: r.SandboxID, Attempt: r.Attempt, State: pod.Created,
 		Image: spec.Image, ImageRef: r.ImageRef, Hash: cri.Hash(spec), CreatedAt: time.Now(),
 	}}

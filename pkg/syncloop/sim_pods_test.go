@@ -47,6 +47,9 @@ func newDraft(r *rand.Rand, number int) *draft {
 		critical := int32(pod.SystemCritical)
 		p.Spec.Priority = &critical
 	}
+	if chance(r, 25) {
+		p.Spec.HostUsers = new(false)
+	}
 	for i := range r.IntN(6) / 2 {
 		p.Spec.InitContainers = append(p.Spec.InitContainers, newInit(r, i))
 	}
@@ -77,9 +80,15 @@ func newMain(r *rand.Rand, i int) v1.Container {
 		newProbes(r, &c)
 	}
 	c.Resources.Requests = v1.ResourceList{v1.ResourceCPU: *resource.NewMilliQuantity(int64(50+r.IntN(300)), resource.DecimalSI)}
+	if chance(r, 15) {
+		c.ResizePolicy = []v1.ContainerResizePolicy{{ResourceName: v1.ResourceCPU, RestartPolicy: v1.RestartContainer}}
+	}
 	if chance(r, 8) {
 		port := int32(80 + r.IntN(2))
 		c.Ports = []v1.ContainerPort{{ContainerPort: port, HostPort: port, Protocol: v1.ProtocolTCP}}
+	}
+	if i == 2 {
+		c.VolumeMounts = []v1.VolumeMount{{Name: "v", SubPath: "part"}}
 	}
 	return c
 }
