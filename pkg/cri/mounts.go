@@ -5,7 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io/fs"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -136,18 +136,16 @@ func (c *Client) writeHosts(p *v1.Pod, podIPs []string) (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "etc-hosts")
-	old, err := os.ReadFile(path)
-	if err == nil && bytes.Equal(old, content) {
-		return path, nil
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", err
-	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|unix.O_NOFOLLOW, 0o644)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o644)
 	if err != nil {
 		return "", err
 	}
-	_, err = f.Write(content)
+	// Containers can write to the file, as much as they like.
+	old, err := io.ReadAll(io.LimitReader(f, int64(len(content))+1))
+	if err == nil && !bytes.Equal(old, content) {
+		_, err = f.WriteAt(content, 0)
+		err = errors.Join(err, f.Truncate(int64(len(content))))
+	}
 	return path, errors.Join(err, f.Chmod(0o644), f.Close())
 }
 

@@ -159,6 +159,9 @@ func cut63(name string) (string, error) {
 	return cut, nil
 }
 
+// maxKernelName is how long a machine's name may be for the kernel.
+const maxKernelName = 64
+
 // kernelHostname is what the pod's processes see as the machine's name.
 func kernelHostname(p *v1.Pod, clusterDomain string) (string, error) {
 	host, domain, err := hostname(p, clusterDomain)
@@ -166,8 +169,8 @@ func kernelHostname(p *v1.Pod, clusterDomain string) (string, error) {
 		return host, err
 	}
 	fqdn := host + "." + domain
-	if len(fqdn) > 64 {
-		return "", fmt.Errorf("spec.setHostnameAsFQDN: %s has %d characters, the kernel takes at most 64", fqdn, len(fqdn))
+	if len(fqdn) > maxKernelName {
+		return "", fmt.Errorf("failed to construct FQDN from pod hostname and cluster domain, FQDN %s is too long (%d characters is the max, %d characters requested)", fqdn, maxKernelName, len(fqdn))
 	}
 	return fqdn, nil
 }

@@ -26,7 +26,7 @@ var readonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", 
 func containerSecurity(p *v1.Pod, c *v1.Container, parts Parts, m Machine, o PodOptions) (*runtimeapi.LinuxContainerSecurityContext, error) {
 	psc, csc := orEmpty(p.Spec.SecurityContext), orEmpty(c.SecurityContext)
 	if err := verifyNonRoot(psc, csc, parts.User); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w (pod: \"%s_%s(%s)\", container: %s)", err, p.Name, p.Namespace, p.UID, c.Name)
 	}
 	out := &runtimeapi.LinuxContainerSecurityContext{
 		Privileged:     isTrue(csc.Privileged),

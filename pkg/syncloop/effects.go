@@ -109,8 +109,13 @@ func (a *actor) admit(p pod.Pod) (pod.Verdict, error) {
 	if err == nil {
 		return v, nil
 	}
-	if p.Setup.Recorded == nil {
-		a.loop.release(claim)
+	if p.Setup.Recorded == nil && !lives(p.View) { // what runs keeps what it has
+		// User IDs that are on disk are the pod's; others must not get them.
+		dropErr := a.loop.Volumes.DropUsers(p.UID())
+		if dropErr == nil {
+			a.loop.release(claim)
+		}
+		err = errors.Join(err, dropErr)
 	}
 	return pod.Verdict{}, fmt.Errorf("write the grant of the pod: %w", err)
 }
