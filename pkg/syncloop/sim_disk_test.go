@@ -85,8 +85,24 @@ func (a *agent) Mount(ctx context.Context, p *v1.Pod) (map[string]string, error)
 	})
 }
 
-func (a *agent) BindSubPaths(context.Context, *v1.Pod, *v1.Container, map[string]string, map[string]string) (map[int]string, error) {
-	return nil, nil
+// BindSubPaths may hang for as long as it is waited for, as on a dead mount.
+func (a *agent) BindSubPaths(ctx context.Context, p *v1.Pod, c *v1.Container, _, _ map[string]string) (map[int]string, error) {
+	if len(c.VolumeMounts) == 0 {
+		return nil, nil
+	}
+	what := fmt.Sprintf("bind subPaths of %s/%s", p.UID, c.Name)
+	defer a.once(what)()
+	hangs := false
+	a.world.locked(func() { hangs = !a.world.quiet && chance(a.world.dice("hang %s", what), 10) })
+	if hangs {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return nil, a.touch(ctx, what, func() {
+		if !a.world.disk.mounts[p.UID] {
+			a.world.violated("subPaths of %s are bound while its volumes are not mounted", p.UID)
+		}
+	})
 }
 
 func (a *agent) Unmount(ctx context.Context, uid types.UID) error {

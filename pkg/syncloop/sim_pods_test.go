@@ -87,6 +87,9 @@ func newMain(r *rand.Rand, i int) v1.Container {
 		port := int32(80 + r.IntN(2))
 		c.Ports = []v1.ContainerPort{{ContainerPort: port, HostPort: port, Protocol: v1.ProtocolTCP}}
 	}
+	if i == 2 {
+		c.VolumeMounts = []v1.VolumeMount{{Name: "v", SubPath: "part"}}
+	}
 	return c
 }
 
