@@ -46,7 +46,7 @@ var pure = []string{"pkg/pod", "pkg/ledger"}
 // pureImports is what they may import, besides each other; a name that ends
 // in a slash is a whole tree.
 var pureImports = []string{
-	"cmp", "errors", "fmt", "maps", "slices", "strings", "time",
+	"cmp", "encoding/json", "errors", "fmt", "maps", "slices", "strings", "time",
 	"k8s.io/api/", "k8s.io/apimachinery/", "k8s.io/component-helpers/resource",
 }
 

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	v1 "k8s.io/api/core/v1"
+
 	"github.com/nodeagent/nodeagent/e2e/lab"
 )
 
@@ -21,20 +23,7 @@ import (
 // TestPeerHandsOver: static pods that the kubelet started are taken over by
 // the agent, and given back, without a container noticing.
 func TestPeerHandsOver(t *testing.T) {
-	kubelet := os.Getenv("NODEAGENT_KUBELET")
-	if kubelet == "" {
-		t.Fatal("NODEAGENT_KUBELET is not set: give the path of a kubelet")
-	}
-	keepSysctls(t)
-	b := newBed(t, lab.Containerd2)
-	// The kubelet wants the cgroup that it is to work in to be there.
-	mounts, err := filepath.Glob("/sys/fs/cgroup/*/cgroup.procs")
-	b.must(err)
-	for _, m := range mounts {
-		b.must(os.MkdirAll(filepath.Join(filepath.Dir(m), b.CgroupRoot), 0o755))
-	}
-	peer, err := b.Lab.Agent(kubelet)
-	b.must(err)
+	b, peer := newPeerBed(t)
 	b.must(peer.Start())
 	const count = 3
 	for i := range count {
@@ -88,6 +77,87 @@ func TestPeerHandsOver(t *testing.T) {
 		}
 	}
 	b.must(peer.Kill())
+}
+
+// newPeerBed is a bed with a kubelet that may run in the agent's place.
+func newPeerBed(t *testing.T) (*bed, *lab.Agent) {
+	kubelet := os.Getenv("NODEAGENT_KUBELET")
+	if kubelet == "" {
+		t.Fatal("NODEAGENT_KUBELET is not set: give the path of a kubelet")
+	}
+	keepSysctls(t)
+	b := newBed(t, lab.Containerd2)
+	// The kubelet wants the cgroup that it is to work in to be there.
+	mounts, err := filepath.Glob("/sys/fs/cgroup/*/cgroup.procs")
+	b.must(err)
+	for _, m := range mounts {
+		b.must(os.MkdirAll(filepath.Join(filepath.Dir(m), b.CgroupRoot), 0o755))
+	}
+	peer, err := b.Lab.Agent(kubelet)
+	b.must(err)
+	return b, peer
+}
+
+// rich has all that a static pod may have and that stays on the node's disk, in
+// its mount table or in its processes.
+const rich = `
+terminationGracePeriodSeconds: 3
+volumes:
+- {name: disk, emptyDir: {}}
+- {name: memory, emptyDir: {medium: Memory, sizeLimit: 4Mi}}
+- {name: about, downwardAPI: {items: [{path: name, fieldRef: {fieldPath: metadata.name}}, {path: deep/uid, fieldRef: {fieldPath: metadata.uid}}]}}
+initContainers:
+- {name: first, image: BUSYBOX, command: [sh, -c, "mkdir /disk/part; echo kept > /disk/part/file"], volumeMounts: [{name: disk, mountPath: /disk}]}
+- {name: side, image: BUSYBOX, restartPolicy: Always, command: [sleep, "100000"], startupProbe: {exec: {command: ["true"]}, periodSeconds: 1}}
+containers:
+- name: main
+  image: BUSYBOX
+  command: [sh, -c, "trap exit TERM; sleep 100000 & wait"]
+  env: [{name: CPUS, valueFrom: {resourceFieldRef: {resource: limits.cpu}}}]
+  readinessProbe: {exec: {command: [sh, -c, "! [ -e /memory/unready ]"]}, periodSeconds: 1}
+  livenessProbe: {exec: {command: ["true"]}, periodSeconds: 1}
+  lifecycle:
+    postStart: {exec: {command: [sh, -c, "echo x >> /disk/hook"]}}
+    preStop: {exec: {command: [sh, -c, "touch /disk/stopped"]}}
+  volumeMounts:
+  - {name: disk, mountPath: /disk}
+  - {name: disk, mountPath: /part, subPath: part}
+  - {name: memory, mountPath: /memory}
+  - {name: about, mountPath: /about}`
+
+// TestPeerHandsOverVolumesAndProbes: what a kubelet mounted, probes and
+// remembers of a pod is the agent's after a swap, down to the last mount.
+func TestPeerHandsOverVolumesAndProbes(t *testing.T) {
+	b, peer := newPeerBed(t)
+	b.must(peer.Start())
+	b.apply("rich", podOf("rich", rich))
+	b.eventually("the kubelet's pod runs", 60*time.Second, func() error {
+		if n := len(b.alive()); n != 2 {
+			return fmt.Errorf("%d of 2 containers run", n)
+		}
+		return nil
+	})
+	was := strings.Join(b.alive(), " ")
+	b.must(peer.Kill())
+
+	b.start()
+	p := b.ready("rich")
+	main := container(p, "main")
+	_, id, _ := strings.Cut(main.ContainerID, "://")
+	look := "cat /part/file /about/name /about/deep/uid /disk/hook"
+	want := fmt.Sprintf("kept\n%s%sx", p.Name, p.UID)
+	if got := b.exec(id, "sh", "-c", look); got != want {
+		t.Errorf("after the swap the container sees %q, want %q", got, want)
+	}
+	b.exec(id, "touch", "/memory/unready")
+	b.await("rich", "main", "is unready", func(s v1.ContainerStatus) bool { return !s.Ready })
+	b.exec(id, "rm", "/memory/unready")
+	b.ready("rich")
+	if now := strings.Join(b.alive(), " "); now != was {
+		t.Fatalf("instances %s became %s", was, now)
+	}
+	b.remove("rich")
+	b.gone("rich", string(p.UID)) // with every mount and folder
 }
 
 // keepSysctls puts back what the kubelet sets in the kernel.

@@ -300,7 +300,9 @@ func readManifest(ctx context.Context, path, nodeName string) (source.Update, er
 	defer cancel()
 	updates := make(chan source.Update)
 	done := make(chan error, 1)
-	go func() { done <- source.NewFile(path, nodeName, time.Hour).Run(ctx, updates) }()
+	go func() {
+		done <- source.NewFile(source.FileOptions{Path: path, NodeName: nodeName, Reread: time.Hour}).Run(ctx, updates)
+	}()
 	for {
 		select {
 		case u := <-updates:

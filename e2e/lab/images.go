@@ -9,10 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -25,9 +27,10 @@ import (
 //go:embed pause/main.go
 var pauseSource []byte
 
-// Images are the lab's own images, in one tarball in the cache.
+// Images are some of the lab's own images, in one tarball in the cache.
 type Images struct {
 	Tarball string
+	names   []string
 }
 
 // BuildImages makes PauseImage and BusyboxImage from local programs, or finds
@@ -37,33 +40,42 @@ func BuildImages() (Images, error) {
 	if err != nil {
 		return Images{}, fmt.Errorf("build images: %w", err)
 	}
+	return cached("lab", slices.Concat(pauseSource, shell), map[string]func() (v1.Image, error){
+		PauseImage:   pauseImage,
+		BusyboxImage: func() (v1.Image, error) { return busyboxImage(shell) },
+	})
+}
+
+// cached builds the images, unless the cache has those of the same sources.
+func cached(kind string, sources []byte, builders map[string]func() (v1.Image, error)) (Images, error) {
 	sum := sha256.New()
 	fmt.Fprintf(sum, "layout 1 %s %s\n", runtime.Version(), runtime.GOARCH)
-	sum.Write(pauseSource)
-	sum.Write(shell)
+	sum.Write(sources)
 	dir := filepath.Join(cacheDir(), "images")
-	images := Images{Tarball: filepath.Join(dir, fmt.Sprintf("lab-%x.tar", sum.Sum(nil)[:8]))}
+	images := Images{filepath.Join(dir, fmt.Sprintf("%s-%x.tar", kind, sum.Sum(nil)[:8])), slices.Sorted(maps.Keys(builders))}
 	if _, err := os.Stat(images.Tarball); err == nil {
 		return images, nil
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return Images{}, fmt.Errorf("build images: %w", err)
 	}
-	if err := writeTarball(images.Tarball, shell); err != nil {
+	if err := writeTarball(images.Tarball, builders); err != nil {
 		return Images{}, fmt.Errorf("build images: %w", err)
 	}
 	return images, nil
 }
 
 // writeTarball writes beside the final name and renames, for runs in parallel.
-func writeTarball(path string, shell []byte) error {
-	pause, err := pauseImage()
-	if err != nil {
-		return err
-	}
-	box, err := busyboxImage(shell)
-	if err != nil {
-		return err
+func writeTarball(path string, builders map[string]func() (v1.Image, error)) error {
+	images := map[name.Tag]v1.Image{}
+	for ref, build := range builders {
+		tag, err := name.NewTag(ref)
+		if err != nil {
+			return err
+		}
+		if images[tag], err = build(); err != nil {
+			return fmt.Errorf("%s: %w", ref, err)
+		}
 	}
 	tmp, err := os.MkdirTemp(filepath.Dir(path), "tmp.")
 	if err != nil {
@@ -71,11 +83,7 @@ func writeTarball(path string, shell []byte) error {
 	}
 	defer os.RemoveAll(tmp)
 	file := filepath.Join(tmp, "images.tar")
-	err = tarball.MultiWriteToFile(file, map[name.Tag]v1.Image{
-		name.MustParseReference(PauseImage).(name.Tag):   pause,
-		name.MustParseReference(BusyboxImage).(name.Tag): box,
-	})
-	if err != nil {
+	if err := tarball.MultiWriteToFile(file, images); err != nil {
 		return err
 	}
 	return os.Rename(file, path)
@@ -117,6 +125,14 @@ func pauseImage() (v1.Image, error) {
 }
 
 func busyboxImage(shell []byte) (v1.Image, error) {
+	files, err := busyboxFiles(shell)
+	if err != nil {
+		return nil, err
+	}
+	return NewImage(v1.Config{Cmd: []string{"sh"}, Env: []string{"PATH=/bin"}}, files)
+}
+
+func busyboxFiles(shell []byte) ([]File, error) {
 	applets, err := appletsOf(shell)
 	if err != nil {
 		return nil, err
@@ -133,7 +149,7 @@ func busyboxImage(shell []byte) (v1.Image, error) {
 	for _, a := range applets {
 		files = append(files, File{Name: "bin/" + a, Mode: 0o777, Link: "/bin/busybox"})
 	}
-	return NewImage(v1.Config{Cmd: []string{"sh"}, Env: []string{"PATH=/bin"}}, files)
+	return files, nil
 }
 
 func appletsOf(shell []byte) ([]string, error) {
@@ -234,7 +250,7 @@ func (i Images) Import(ctx context.Context, p Programs, socket string) error {
 	}
 	defer c.Close()
 	err = poll(ctx, func() error {
-		for _, ref := range []string{PauseImage, BusyboxImage} {
+		for _, ref := range i.names {
 			if ok, err := c.HasImage(ctx, ref); err != nil || !ok {
 				return fmt.Errorf("image %s not in the runtime yet (%v)", ref, err)
 			}

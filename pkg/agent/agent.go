@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"os"
 	"path/filepath"
 	"runtime"
 	"time"
@@ -21,10 +20,12 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/config"
 	"github.com/nodeagent/nodeagent/pkg/cri"
 	"github.com/nodeagent/nodeagent/pkg/env"
+	"github.com/nodeagent/nodeagent/pkg/ledger"
 	"github.com/nodeagent/nodeagent/pkg/local"
 	"github.com/nodeagent/nodeagent/pkg/node"
 	"github.com/nodeagent/nodeagent/pkg/objects"
 	"github.com/nodeagent/nodeagent/pkg/pod"
+	"github.com/nodeagent/nodeagent/pkg/probe"
 	"github.com/nodeagent/nodeagent/pkg/record"
 	"github.com/nodeagent/nodeagent/pkg/source"
 	"github.com/nodeagent/nodeagent/pkg/syncloop"
@@ -59,6 +60,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := CheckHost(a.config); err != nil {
 		return err
 	}
+	if err := shareMounts(root); err != nil {
+		return err
+	}
 	adjustOOMScore(a.config, a.log)
 	parts, err := a.build(root)
 	if err != nil {
@@ -77,19 +81,6 @@ type parts struct {
 	runtime *cri.Client
 	sources []source.Source
 	loop    *syncloop.Loop
-}
-
-// prepareRoot makes the root folder and says where it really is (behaviour
-// row 1.24-4).
-func prepareRoot(dir string) (string, error) {
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return "", fmt.Errorf("root folder: %w", err)
-	}
-	root, err := filepath.EvalSymlinks(dir)
-	if err != nil {
-		return "", fmt.Errorf("root folder: %w", err)
-	}
-	return root, nil
 }
 
 func (a *Agent) build(root string) (*parts, error) {
@@ -116,7 +107,13 @@ func (a *Agent) build(root string) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	vols, err := volumes.New(root, quantity(allocatable, v1.ResourceMemory))
+	known := &objects.Store{}
+	variables := env.Resolver{Objects: known, HostIPs: ips, Allocatable: allocatable}
+	vols, err := volumes.New(root, quantity(allocatable, v1.ResourceMemory), variables)
+	if err != nil {
+		return nil, err
+	}
+	users, err := userRanges(k, vols, quantity(allocatable, v1.ResourcePods), a.log)
 	if err != nil {
 		return nil, err
 	}
@@ -127,11 +124,12 @@ func (a *Agent) build(root string) (*parts, error) {
 	}
 	tree.runtime = client
 	sources := a.sources()
-	known := &objects.Store{}
+	handlers := probe.New(client, config.Release())
 	loop := syncloop.New(syncloop.Config{
-		Env: env.Resolver{Objects: known, HostIPs: ips, Allocatable: allocatable}, Objects: known,
-		Runtime: client, Volumes: vols, Cgroups: tree, Records: store, Hooks: hooks{client}, Log: a.log,
-		Sources: names(sources), Known: a.known(store), Allocatable: allocatable, Sysctls: k.AllowedUnsafeSysctls,
+		Env: variables, Objects: known, DNS: resolver(k, ips, a.log),
+		Runtime: client, Volumes: vols, Cgroups: tree, Records: store, Probes: handlers, Hooks: handlers, Log: a.log,
+		Sources: names(sources), Known: a.known(store),
+		Ledger:  ledger.Ledger{Allocatable: allocatable, Sysctls: k.AllowedUnsafeSysctls, Host: ledger.Host{AppArmor: node.AppArmor()}, Users: users},
 		Node:    pod.Node{Name: a.config.Node.Name, HostIPs: ips, MaxBackoff: maxBackoff(a.config)},
 		Slots:   2 * runtime.NumCPU(),
 		Timeout: k.RuntimeRequestTimeout.Duration, Connected: tree.connect, Fault: a.fault,
@@ -156,9 +154,11 @@ func (a *Agent) run(ctx context.Context, root string, p *parts) error {
 // sources are those that the configuration names.
 func (a *Agent) sources() []source.Source {
 	k := &a.config.Kubelet
+	joined := a.config.Paths.Kubeconfig != "" || a.config.Paths.BootstrapKubeconfig != ""
 	var out []source.Source
 	if k.StaticPodPath != "" {
-		out = append(out, source.NewFile(k.StaticPodPath, a.config.Node.Name, k.FileCheckFrequency.Duration))
+		out = append(out, source.NewFile(source.FileOptions{Path: k.StaticPodPath, NodeName: a.config.Node.Name,
+			Reread: k.FileCheckFrequency.Duration, Joined: joined}))
 	}
 	if k.StaticPodURL != "" {
 		header := http.Header{}
@@ -166,7 +166,7 @@ func (a *Agent) sources() []source.Source {
 			header[http.CanonicalHeaderKey(name)] = values
 		}
 		out = append(out, source.NewHTTP(source.HTTPOptions{URL: k.StaticPodURL, Header: header,
-			Period: k.HTTPCheckFrequency.Duration, NodeName: a.config.Node.Name}))
+			Period: k.HTTPCheckFrequency.Duration, NodeName: a.config.Node.Name, Joined: joined}))
 	}
 	return out
 }

@@ -1,13 +1,10 @@
 package agent
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -78,28 +75,5 @@ func TestEvictionReserve(t *testing.T) {
 	got := evictionReserve(map[string]string{"memory.available": "100Mi", "nodefs.available": "10%", "nodefs.inodesFree": "5%"}, capacity)
 	if len(got) != 2 || got["memory"] != "100Mi" || got["ephemeral-storage"] != "10Gi" {
 		t.Errorf("%v", got)
-	}
-}
-
-func TestHooks(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		sleep := func(ctx context.Context, seconds int64) (time.Duration, error) {
-			began := time.Now()
-			err := hooks{}.Run(ctx, nil, "id", &v1.LifecycleHandler{Sleep: &v1.SleepAction{Seconds: seconds}})
-			return time.Since(began), err
-		}
-		for _, seconds := range []int64{0, 7} {
-			if took, err := sleep(t.Context(), seconds); err != nil || took != time.Duration(seconds)*time.Second {
-				t.Errorf("sleep of %d s took %v: %v", seconds, took, err)
-			}
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
-		defer cancel()
-		if took, err := sleep(ctx, 60); err == nil || took != 3*time.Second {
-			t.Errorf("a sleep beyond its grace took %v: %v", took, err)
-		}
-	})
-	if err := (hooks{}).Run(t.Context(), nil, "id", &v1.LifecycleHandler{TCPSocket: &v1.TCPSocketAction{}}); err == nil {
-		t.Error("a tcpSocket hook is no failure")
 	}
 }

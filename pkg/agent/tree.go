@@ -96,6 +96,22 @@ func (t *tree) Create(ctx context.Context, p *v1.Pod) error {
 	return errNoTree
 }
 
+// Grow implements syncloop.Cgroups.
+func (t *tree) Grow(ctx context.Context, from, to *v1.Pod) error {
+	if made := t.made.Load(); made != nil {
+		return made.Grow(ctx, from, to)
+	}
+	return errNoTree
+}
+
+// MemoryUsage implements syncloop.Cgroups.
+func (t *tree) MemoryUsage(ctx context.Context, p *v1.Pod) (int64, error) {
+	if made := t.made.Load(); made != nil {
+		return made.MemoryUsage(ctx, p)
+	}
+	return 0, errNoTree
+}
+
 // Remove implements syncloop.Cgroups.
 func (t *tree) Remove(ctx context.Context, uid types.UID) error {
 	if made := t.made.Load(); made != nil {

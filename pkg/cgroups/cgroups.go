@@ -182,10 +182,13 @@ func (t *Tree) Create(ctx context.Context, p *v1.Pod) error {
 	if !t.opts.PerQoS {
 		return nil
 	}
-	if err := checkUID(p.UID); err != nil {
+	return t.create(ctx, p, ResourceConfig(p, t.opts.CFSQuota, t.opts.CFSPeriod))
+}
+
+func (t *Tree) create(ctx context.Context, p *v1.Pod, v Values) error {
+	if err := pod.CheckUID(p.UID); err != nil {
 		return fmt.Errorf("create cgroup of pod %s/%s: %w", p.Namespace, p.Name, err)
 	}
-	v := ResourceConfig(p, t.opts.CFSQuota, t.opts.CFSPeriod)
 	r := t.resources(v)
 	if t.opts.PodPidsLimit > 0 {
 		r.PidsLimit = &t.opts.PodPidsLimit

@@ -1,9 +1,7 @@
 package cgroups
 
 import (
-	"fmt"
 	"path"
-	"regexp"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
@@ -15,16 +13,6 @@ const (
 	Cgroupfs = "cgroupfs"
 	Systemd  = "systemd"
 )
-
-// A UID becomes part of a path, and comes from whoever wrote the pod.
-var validUID = regexp.MustCompile(`^[A-Za-z0-9-]{1,128}$`)
-
-func checkUID(uid types.UID) error {
-	if !validUID.MatchString(string(uid)) {
-		return fmt.Errorf("metadata.uid %.140q: want up to 128 letters, digits and '-'", uid)
-	}
-	return nil
-}
 
 // Name is the cgroup of a pod below cgroupRoot, as an absolute path that every
 // hierarchy has in common (behaviour rows 1.15-1, 1.15-2).

@@ -56,17 +56,6 @@ func TestNamesAreThePeers(t *testing.T) {
 	}
 }
 
-func TestUIDs(t *testing.T) {
-	for uid, want := range map[types.UID]bool{
-		"6a3b1c0e-9b1f-4a51-8f53-0d4c1a1f7f10": true, "0123456789abcdef": true,
-		"": false, "..": false, "a/b": false, "a_b": false, "a b": false, "a\n": false, "a.slice": false,
-	} {
-		if err := checkUID(uid); (err == nil) != want {
-			t.Errorf("UID %q: %v", uid, err)
-		}
-	}
-}
-
 func TestCPUFiguresAreThePeers(t *testing.T) {
 	type figure struct {
 		MilliCPU                       int64

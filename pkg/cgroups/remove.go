@@ -16,6 +16,8 @@ import (
 	"github.com/opencontainers/cgroups"
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/nodeagent/nodeagent/pkg/pod"
 )
 
 // settle is how long processes have to leave by themselves: after the runtime
@@ -31,7 +33,7 @@ func (t *Tree) Remove(ctx context.Context, uid types.UID) error {
 	if !t.opts.PerQoS {
 		return nil
 	}
-	if err := checkUID(uid); err != nil {
+	if err := pod.CheckUID(uid); err != nil {
 		return fmt.Errorf("remove cgroup: %w", err)
 	}
 	var errs []error

@@ -89,12 +89,12 @@ func TestKubeadm(t *testing.T) {
 	if len(c.Warnings) != 1 {
 		t.Fatalf("want one warning, got %q", c.Warnings)
 	}
-	for _, name := range []string{"authentication", "rotateCertificates", "clusterDNS", "resolvConf"} {
+	for _, name := range []string{"authentication", "rotateCertificates"} {
 		if !strings.Contains(c.Warnings[0], name) {
 			t.Errorf("the warning lacks %s: %s", name, c.Warnings[0])
 		}
 	}
-	for _, name := range []string{"shutdown", "logging", "staticPodPath", "authorization"} {
+	for _, name := range []string{"shutdown", "logging", "staticPodPath", "authorization", "clusterDNS", "resolvConf"} {
 		if strings.Contains(c.Warnings[0], name) {
 			t.Errorf("the warning names %s, which is built or as by default: %s", name, c.Warnings[0])
 		}
@@ -190,7 +190,6 @@ func TestRefusedUntilBuilt(t *testing.T) {
 		"qosReserved":                            "qosReserved: {memory: 50%}\n",
 		"reservedSystemCPUs":                     "reservedSystemCPUs: 0-1\n",
 		"protectKernelDefaults":                  "protectKernelDefaults: true\n",
-		"userNamespaces":                         "userNamespaces: {idsPerPod: 131072}\n",
 		"enforceNodeAllocatable":                 "enforceNodeAllocatable: [pods, kube-reserved]\nkubeReservedCgroup: /k\n",
 		"imagePullCredentialsVerificationPolicy": "imagePullCredentialsVerificationPolicy: AlwaysVerify\n",
 	} {

@@ -18,7 +18,6 @@ const (
 	runtimeNet   = "the container runtime's network configuration decides"
 	noVolumes    = "these volumes are not built"
 	noMemoryQoS  = "memory protection and throttling by cgroup are not set"
-	hostDNS      = "pods get the resolver settings of the host"
 	noDeadKept   = "of each container the last one that ended is kept, others go at once"
 	noCredential = "private images cannot be pulled with it"
 )
@@ -41,7 +40,7 @@ var fieldSettings = map[string]setting{
 	"crashLoopBackOff":         {state: built},
 	"seccompDefault":           {state: built},
 	"allowedUnsafeSysctls":     {state: built},
-	"userNamespaces":           {state: unsafe, why: "pods would get ranges of user IDs of another length"},
+	"userNamespaces":           {state: built},
 	"oomScoreAdj":              {state: built},
 	"maxOpenFiles":             {state: harmless, why: "the limit of the service that starts the agent applies"},
 	"logging":                  {state: built},
@@ -66,9 +65,9 @@ var fieldSettings = map[string]setting{
 	"containerLogMonitorInterval": {state: harmless, why: noRotation},
 
 	// Names and networks.
-	"clusterDNS":             {state: harmless, why: hostDNS},
+	"clusterDNS":             {state: built},
 	"clusterDomain":          {state: built},
-	"resolvConf":             {state: harmless, why: hostDNS},
+	"resolvConf":             {state: built},
 	"hairpinMode":            {state: harmless, why: runtimeNet},
 	"podCIDR":                {state: harmless, why: runtimeNet},
 	"makeIPTablesUtilChains": {state: harmless, why: "the agent writes no iptables chains"},

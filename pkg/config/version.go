@@ -1,6 +1,9 @@
 package config
 
-import "runtime"
+import (
+	"runtime"
+	"strings"
+)
 
 const (
 	// AgentVersion is the version of this agent.
@@ -19,6 +22,12 @@ func Version() string {
 // what a node reports as its kubeletVersion.
 func GitVersion() string {
 	return KubernetesVersion + "+nodeagent." + AgentVersion
+}
+
+// Release is the major and minor number of KubernetesVersion, as in 1.36.
+func Release() string {
+	parts := strings.SplitN(strings.TrimPrefix(KubernetesVersion, "v"), ".", 3)
+	return parts[0] + "." + parts[1]
 }
 
 // RawVersion is the answer to `kubelet --version=raw`.

@@ -9,6 +9,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/nodeagent/nodeagent/pkg/env"
+	"github.com/nodeagent/nodeagent/pkg/pod"
 )
 
 // CreateRequest is what the pod's value and its surroundings add to the spec.
@@ -20,8 +21,14 @@ type CreateRequest struct {
 	ImageRef string
 	// Mounts are the host folders of the pod's volumes by their names.
 	Mounts map[string]string
-	PodIPs []string
-	Env    []env.Var
+	// SubPaths are the host paths of those mounts that have a subPath, by their
+	// index in the container's volumeMounts.
+	SubPaths map[int]string
+	PodIPs   []string
+	Env      []env.Var
+	// Handler and Users are those of the sandbox.
+	Handler string
+	Users   pod.IDs
 }
 
 // Parts is what Create finds out for ContainerConfig.
@@ -41,7 +48,7 @@ func ContainerConfig(p *v1.Pod, parts Parts, m Machine, o PodOptions) (*runtimea
 	if err != nil {
 		return nil, err
 	}
-	security, err := containerSecurity(p, c, parts.User, m, o)
+	security, err := containerSecurity(p, c, parts, m, o)
 	if err != nil {
 		return nil, err
 	}

@@ -18,7 +18,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sync/singleflight"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
@@ -58,12 +57,9 @@ type Client struct {
 	// users are the users of images by ID, which never change: a digest names
 	// their content.
 	users sync.Map // string to ImageUser
-	// looks for subPaths that run. One on a dead mount may never return: it
-	// holds its own goroutine, and tries after it wait for the same one.
-	looks singleflight.Group
-	// rro is whether the default handler mounts recursively read-only, as the
-	// newest Probe learned.
-	rro atomic.Bool
+	// handlers are what the runtime's handlers can do, as the newest Probe
+	// learned.
+	handlers atomic.Pointer[map[string]Handler]
 }
 
 const (
@@ -161,6 +157,8 @@ type Runtime struct {
 	Network string
 	// Handlers are the runtime's handlers by name, "" being the default.
 	Handlers map[string]Handler
+	// StrictGroups says that the runtime follows supplementalGroupsPolicy.
+	StrictGroups bool
 }
 
 // Untested says so of a runtime that the agent is not tried on, which may work
@@ -203,8 +201,18 @@ func (c *Client) Probe(ctx context.Context) (Runtime, error) {
 			UserNamespaces:    h.GetFeatures().GetUserNamespaces(),
 		}
 	}
-	c.rro.Store(r.Handlers[""].RecursiveReadOnly)
+	r.StrictGroups = s.GetFeatures().GetSupplementalGroupsPolicy()
+	c.handlers.Store(&r.Handlers)
 	return r, nil
+}
+
+// handler is what the handler of that name can do: nothing, of one that the
+// runtime doesn't report.
+func (c *Client) handler(name string) Handler {
+	if known := c.handlers.Load(); known != nil {
+		return (*known)[name]
+	}
+	return Handler{}
 }
 
 // condition is empty when the condition holds, else why it does not.

@@ -16,12 +16,15 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/pod"
 )
 
-// RunSandbox makes the pod's log folder and its sandbox with number attempt.
-func (c *Client) RunSandbox(ctx context.Context, p *v1.Pod, attempt uint32) (pod.Sandbox, error) {
+// RunSandbox makes the pod's log folder and its sandbox.
+func (c *Client) RunSandbox(ctx context.Context, p *v1.Pod, req SandboxRequest) (pod.Sandbox, error) {
 	doing := fmt.Sprintf("run sandbox of pod %s/%s", p.Namespace, p.Name)
 	ctx, cancel := context.WithTimeout(ctx, 2*c.opts.RequestTimeout)
 	defer cancel()
-	cfg, err := SandboxConfig(p, attempt, c.machine, c.opts.Pods)
+	if pod.OwnUsers(p) && !c.handler(req.Handler).UserNamespaces {
+		return pod.Sandbox{}, failed("", doing, noUserNamespaces(req.Handler))
+	}
+	cfg, err := SandboxConfig(p, req, c.machine, c.opts.Pods)
 	if err != nil {
 		return pod.Sandbox{}, failed("", doing, err)
 	}
@@ -31,7 +34,7 @@ func (c *Client) RunSandbox(ctx context.Context, p *v1.Pod, attempt uint32) (pod
 	if err := ctx.Err(); err != nil {
 		return pod.Sandbox{}, failed("", doing, err) // not sent: nothing is uncertain
 	}
-	r, err := c.runtime.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: cfg})
+	r, err := c.runtime.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: cfg, RuntimeHandler: req.Handler})
 	if err != nil {
 		return pod.Sandbox{}, mutated("", doing, err)
 	}
@@ -45,12 +48,19 @@ func (c *Client) RunSandbox(ctx context.Context, p *v1.Pod, attempt uint32) (pod
 	return sandboxOf(s.Status), nil
 }
 
+func noUserNamespaces(handler string) error {
+	if handler == "" {
+		return errors.New("can't set `spec.hostUsers: false`, runtime does not support user namespaces")
+	}
+	return fmt.Errorf("can't set `spec.hostUsers: false`, RuntimeClass handler %q does not support user namespaces", handler)
+}
+
 // Create makes an instance of a container, of any kind, and what it mounts.
 func (c *Client) Create(ctx context.Context, p *v1.Pod, req CreateRequest) (pod.Container, error) {
 	doing := fmt.Sprintf("create container %s of pod %s/%s", req.Container, p.Namespace, p.Name)
 	ctx, cancel := context.WithTimeout(ctx, c.opts.RequestTimeout)
 	defer cancel()
-	sandbox, err := SandboxConfig(p, 0, c.machine, c.opts.Pods)
+	sandbox, err := SandboxConfig(p, SandboxRequest{Users: req.Users}, c.machine, c.opts.Pods)
 	if err != nil {
 		return pod.Container{}, failed(ReasonConfig, doing, err)
 	}
@@ -103,7 +113,7 @@ func (c *Client) containerConfig(ctx context.Context, p *v1.Pod, req CreateReque
 	if err != nil {
 		return nil, err
 	}
-	cfg.Mounts, err = c.mounts(ctx, p, k, req)
+	cfg.Mounts, err = c.mounts(p, k, req)
 	return cfg, err
 }
 

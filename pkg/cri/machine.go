@@ -10,7 +10,6 @@ import (
 
 	"github.com/opencontainers/cgroups"
 	v1 "k8s.io/api/core/v1"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // PodOptions say how this node turns a pod into CRI configs.
@@ -24,8 +23,6 @@ type PodOptions struct {
 	// CgroupParent is the pod's cgroup as an absolute path (behaviour row
 	// 1.15-3), nil to leave it to the runtime.
 	CgroupParent func(*v1.Pod) string
-	// DNS is the pod's resolver settings, nil for the runtime's own.
-	DNS func(*v1.Pod) (*runtimeapi.DNSConfig, error)
 	// SeccompDefault gives containers without a profile the runtime's.
 	SeccompDefault bool
 	// CPUCFSQuota enforces cpu limits, over CPUCFSQuotaPeriod (100 ms).

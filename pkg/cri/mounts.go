@@ -2,38 +2,35 @@ package cri
 
 import (
 	"bytes"
-	"context"
+	"cmp"
 	"errors"
 	"fmt"
-	"io/fs"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 
-	pathrs "github.com/cyphar/filepath-securejoin/pathrs-lite"
+	"github.com/nodeagent/nodeagent/pkg/pod"
 	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-
-	"github.com/nodeagent/nodeagent/pkg/env"
 )
 
 const etcHosts = "/etc/hosts"
 
 // mounts prepares what is mounted into the container: its volumes, /etc/hosts
 // and the termination message file.
-func (c *Client) mounts(ctx context.Context, p *v1.Pod, k *v1.Container, req CreateRequest) ([]*runtimeapi.Mount, error) {
-	if uid := string(p.UID); uid == "" || uid == "." || uid == ".." || strings.ContainsAny(uid, "/\x00") {
-		return nil, fmt.Errorf("pod UID %q cannot be part of a path", uid)
+func (c *Client) mounts(p *v1.Pod, k *v1.Container, req CreateRequest) ([]*runtimeapi.Mount, error) {
+	if err := pod.CheckUID(p.UID); err != nil {
+		return nil, err
 	}
-	values := env.Values(req.Env)
 	var out []*runtimeapi.Mount
 	hosts := p.Spec.HostNetwork || len(req.PodIPs) > 0
-	for _, vm := range k.VolumeMounts {
-		m, err := c.volumeMount(ctx, p, vm, req.Mounts, values)
+	for i, vm := range k.VolumeMounts {
+		m, err := c.volumeMount(p, vm, c.handler(req.Handler), cmp.Or(req.SubPaths[i], req.Mounts[vm.Name]))
 		if err != nil {
 			return nil, fmt.Errorf("volumeMount %s: %w", vm.Name, err)
 		}
@@ -47,39 +44,29 @@ func (c *Client) mounts(ctx context.Context, p *v1.Pod, k *v1.Container, req Cre
 		}
 		out = append(out, &runtimeapi.Mount{ContainerPath: etcHosts, HostPath: path, SelinuxRelabel: c.machine.SELinux})
 	}
-	if k.TerminationMessagePath == "" {
-		return out, nil
+	if k.TerminationMessagePath != "" {
+		path, err := c.makeMessageFile(p.UID, k.Name)
+		if err != nil {
+			return nil, fmt.Errorf("make termination message file: %w", err)
+		}
+		out = append(out, &runtimeapi.Mount{ContainerPath: absolute(k.TerminationMessagePath), HostPath: path, SelinuxRelabel: c.machine.SELinux})
 	}
-	path, err := c.makeMessageFile(p.UID, k.Name)
-	if err != nil {
-		return nil, fmt.Errorf("make termination message file: %w", err)
+	for _, m := range out {
+		m.UidMappings, m.GidMappings = mapping(req.Users), mapping(req.Users)
 	}
-	return append(out, &runtimeapi.Mount{ContainerPath: absolute(k.TerminationMessagePath), HostPath: path, SelinuxRelabel: c.machine.SELinux}), nil
+	return out, nil
 }
 
-func (c *Client) volumeMount(ctx context.Context, p *v1.Pod, vm v1.VolumeMount, volumes, values map[string]string) (*runtimeapi.Mount, error) {
-	host, ok := volumes[vm.Name]
-	if !ok {
+// volumeMount mounts what is at the host's path.
+func (c *Client) volumeMount(p *v1.Pod, vm v1.VolumeMount, h Handler, host string) (*runtimeapi.Mount, error) {
+	if host == "" {
 		return nil, fmt.Errorf("volume %q is not mounted on the node", vm.Name)
-	}
-	sub := vm.SubPath
-	if vm.SubPathExpr != "" {
-		var err error
-		if sub, err = env.ExpandStrictly(vm.SubPathExpr, values); err != nil {
-			return nil, fmt.Errorf("subPathExpr %w", err)
-		}
-	}
-	if sub != "" {
-		var err error
-		if host, err = c.subPathWithin(ctx, host, sub); err != nil {
-			return nil, err
-		}
 	}
 	how, err := propagation(vm.MountPropagation)
 	if err != nil {
 		return nil, err
 	}
-	recursive, err := recursiveReadOnly(vm, c.rro.Load())
+	recursive, err := recursiveReadOnly(vm, h.RecursiveReadOnly)
 	if err != nil {
 		return nil, err
 	}
@@ -105,59 +92,6 @@ func volumeNamed(p *v1.Pod, name string) v1.Volume {
 		}
 	}
 	return v1.Volume{}
-}
-
-// subPathWithin is subPath, as long as ctx lets it look: on a dead mount that may
-// be for ever, and the start slot that this call holds is others' to have.
-func (c *Client) subPathWithin(ctx context.Context, root, sub string) (string, error) {
-	look := c.looks.DoChan(root+"\x00"+sub, func() (any, error) { return subPath(root, sub) })
-	select {
-	case r := <-look:
-		return r.Val.(string), r.Err
-	case <-ctx.Done():
-		return "", fmt.Errorf("open subPath %q in the volume: %s does not answer; is it on a dead mount?", sub, root)
-	}
-}
-
-// subPath is the path of sub in the volume at root, made if it is missing.
-// What is in the volume is the pod's to change, so the path is resolved by the
-// kernel, beneath the volume. The runtime resolves the result once more: a pod
-// that swaps a folder for a link in between is caught only when the opened
-// folder itself is bound, which comes with pkg/volumes.
-func subPath(root, sub string) (string, error) {
-	if filepath.IsAbs(sub) || strings.Contains("/"+sub+"/", "/../") {
-		return "", fmt.Errorf("subPath %q must be relative and without \"..\"", sub)
-	}
-	dir, err := os.Open(root)
-	if err != nil {
-		return "", fmt.Errorf("open volume: %w", err)
-	}
-	defer dir.Close()
-	fd, err := beneath(dir, sub)
-	if errors.Is(err, unix.ENOENT) {
-		info, statErr := dir.Stat()
-		if statErr != nil {
-			return "", fmt.Errorf("look at volume: %w", statErr)
-		}
-		made, mkErr := pathrs.MkdirAllHandle(dir, sub, info.Mode().Perm())
-		if mkErr != nil {
-			return "", fmt.Errorf("make subPath %q: %w", sub, mkErr)
-		}
-		_ = made.Close()
-		fd, err = beneath(dir, sub)
-	}
-	if err != nil {
-		return "", fmt.Errorf("open subPath %q in the volume: %w", sub, err)
-	}
-	defer func() { _ = unix.Close(fd) }()
-	return os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
-}
-
-func beneath(dir *os.File, sub string) (int, error) {
-	return unix.Openat2(int(dir.Fd()), sub, &unix.OpenHow{
-		Flags:   unix.O_PATH | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS,
-	})
 }
 
 // makeMessageFile makes the file that the container's termination message
@@ -202,18 +136,16 @@ func (c *Client) writeHosts(p *v1.Pod, podIPs []string) (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "etc-hosts")
-	old, err := os.ReadFile(path)
-	if err == nil && bytes.Equal(old, content) {
-		return path, nil
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", err
-	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|unix.O_NOFOLLOW, 0o644)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o644)
 	if err != nil {
 		return "", err
 	}
-	_, err = f.Write(content)
+	// Containers can write to the file, as much as they like.
+	old, err := io.ReadAll(io.LimitReader(f, int64(len(content))+1))
+	if err == nil && !bytes.Equal(old, content) {
+		_, err = f.WriteAt(content, 0)
+		err = errors.Join(err, f.Truncate(int64(len(content))))
+	}
 	return path, errors.Join(err, f.Chmod(0o644), f.Close())
 }
 

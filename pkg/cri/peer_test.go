@@ -2,6 +2,7 @@ package cri
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"maps"
 	"os"
@@ -18,15 +19,18 @@ import (
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/nodeagent/nodeagent/pkg/dns"
 	"github.com/nodeagent/nodeagent/pkg/env"
+	"github.com/nodeagent/nodeagent/pkg/pod"
+	"github.com/nodeagent/nodeagent/pkg/volumes"
 )
 
 // fixture is what a real kubelet sent for one pod; testdata/peer/configs/README.md
 // says how it was taken.
 type fixture struct {
 	Node struct {
-		RootDir, PodLogsDir, ClusterDomain, IP string
-		MemoryBytes                            int64
+		RootDir, PodLogsDir, IP, ClusterDNS, ClusterDomain, ResolvConf string
+		MemoryBytes                                                    int64
 	}
 	Pod        *v1.Pod
 	Sandbox    json.RawMessage
@@ -40,9 +44,8 @@ func (f *fixture) options(t *testing.T) PodOptions {
 		RootDir:       f.Node.RootDir,
 		LogsDir:       f.Node.PodLogsDir,
 		ClusterDomain: f.Node.ClusterDomain,
-		// Cgroups and DNS are found by others, who have fixtures of their own.
+		// Cgroups are found by others, who have fixtures of their own.
 		CgroupParent:         func(*v1.Pod) string { return sandbox.GetLinux().GetCgroupParent() },
-		DNS:                  func(*v1.Pod) (*runtimeapi.DNSConfig, error) { return sandbox.GetDnsConfig(), nil },
 		CPUCFSQuota:          true,
 		CPUCFSQuotaPeriod:    100 * time.Millisecond,
 		MemoryCapacity:       f.Node.MemoryBytes,
@@ -50,13 +53,27 @@ func (f *fixture) options(t *testing.T) PodOptions {
 	}
 }
 
+// dns is what pkg/dns makes of the pod on the peer's node.
+func (f *fixture) dns(t *testing.T) *runtimeapi.DNSConfig {
+	s := dns.Settings{ClusterDNS: []string{f.Node.ClusterDNS}, ClusterDomain: f.Node.ClusterDomain, ResolvConf: "given"}
+	config, notes, err := s.Config(f.Pod, []byte(f.Node.ResolvConf))
+	if err != nil || len(notes) > 0 {
+		t.Fatalf("resolver settings: %v, %v", notes, err)
+	}
+	return config
+}
+
 // The machine that the fixtures were made on.
 var peerMachine = Machine{Swap: true, HugePageSizes: []string{"2MB", "1GB"}, MaskedPaths: maskedPaths}
 
-// unbuilt are the fixtures that the agent refuses so far, with the words by
-// which it must say so.
-var unbuilt = map[string]string{
-	"user-namespace": "user namespaces are not built yet",
+// peerUsers is the range that the fixture of a user namespace was given.
+var peerUsers = pod.IDs{First: 65536, Length: 65536}
+
+func (f *fixture) users() pod.IDs {
+	if pod.OwnUsers(f.Pod) {
+		return peerUsers
+	}
+	return pod.IDs{}
 }
 
 func TestConfigsAreThePeers(t *testing.T) {
@@ -69,13 +86,8 @@ func TestConfigsAreThePeers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := readFixture(t, file)
 			o := f.options(t)
-			sandbox, err := SandboxConfig(f.Pod, 0, peerMachine, o)
-			if words := unbuilt[name]; words != "" {
-				if err == nil || !strings.Contains(err.Error(), words) {
-					t.Fatalf("error %v, want one with %q", err, words)
-				}
-				return
-			}
+			req := SandboxRequest{DNS: f.dns(t), Users: f.users()}
+			sandbox, err := SandboxConfig(f.Pod, req, peerMachine, o)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -95,6 +107,7 @@ func compareContainer(t *testing.T, f *fixture, o PodOptions, want *runtimeapi.C
 		Container: want.Metadata.Name,
 		Attempt:   want.Metadata.Attempt,
 		ImageRef:  want.Image.Image,
+		Users:     f.users(),
 		Mounts:    f.volumes(t, c.opts.Pods.RootDir, want),
 	}
 	if !f.Pod.Spec.HostNetwork {
@@ -107,25 +120,21 @@ func compareContainer(t *testing.T, f *fixture, o PodOptions, want *runtimeapi.C
 	if req.Env, err = (env.Resolver{HostIPs: []string{f.Node.IP}}).Container(f.Pod, k, env.Surroundings{PodIPs: req.PodIPs}); err != nil {
 		t.Fatal(err)
 	}
+	if req.SubPaths, err = f.subPaths(t, c.opts.Pods.RootDir, k, req); err != nil {
+		t.Fatal(err)
+	}
 	got, err := ContainerConfig(f.Pod, Parts{Request: req, User: f.user(t, want.Image.UserSpecifiedImage)}, peerMachine, o)
 	if err != nil {
 		t.Errorf("container %s: %v", want.Metadata.Name, err)
 		return
 	}
-	if got.Mounts, err = c.mounts(t.Context(), f.Pod, k, req); err != nil {
+	if got.Mounts, err = c.mounts(f.Pod, k, req); err != nil {
 		t.Errorf("mounts of container %s: %v", want.Metadata.Name, err)
 	}
 	for _, m := range got.Mounts {
 		m.HostPath = strings.Replace(m.HostPath, c.opts.Pods.RootDir, f.Node.RootDir, 1)
 		if m.ContainerPath == k.TerminationMessagePath {
 			m.HostPath = filepath.Join(filepath.Dir(m.HostPath), "00000000")
-		}
-	}
-	// A subPath is bound by the peer below volume-subpaths, by the agent from
-	// the volume itself: only that it comes from a subPath is compared.
-	for i, m := range want.Mounts {
-		if strings.Contains(m.HostPath, "/volume-subpaths/") && i < len(got.Mounts) {
-			m.HostPath = got.Mounts[i].HostPath
 		}
 	}
 	// The peer's order of variables is random.
@@ -161,6 +170,20 @@ func (f *fixture) volumes(t *testing.T, root string, want *runtimeapi.ContainerC
 		}
 	}
 	return kinds
+}
+
+// subPaths binds them as pkg/volumes does, until the test ends.
+func (f *fixture) subPaths(t *testing.T, root string, k *v1.Container, req CreateRequest) (map[int]string, error) {
+	v, err := volumes.New(root, 0, env.Resolver{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := v.Unmount(context.Background(), f.Pod.UID); err != nil {
+			t.Error(err)
+		}
+	})
+	return v.BindSubPaths(t.Context(), f.Pod, k, req.Mounts, env.Values(req.Env))
 }
 
 func (f *fixture) user(t *testing.T, image string) ImageUser {

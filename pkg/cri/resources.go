@@ -159,7 +159,7 @@ func pageSize(name v1.ResourceName) (string, bool) {
 // oomScoreAdj says whom the kernel kills first when the node's memory is
 // used up (behaviour row 1.15-13). capacity is the node's memory in bytes.
 func oomScoreAdj(p *v1.Pod, c *v1.Container, capacity int64) int64 {
-	if p.Spec.PriorityClassName == "system-node-critical" && critical(p) {
+	if p.Spec.PriorityClassName == "system-node-critical" && pod.IsCritical(p) {
 		return oomGuaranteed
 	}
 	switch pod.QoS(p) {
@@ -206,10 +206,4 @@ func sidecar(p *v1.Pod, c *v1.Container) bool {
 		}
 	}
 	return false
-}
-
-// critical says whether the pod is static, a mirror or of a system priority.
-func critical(p *v1.Pod) bool {
-	_, mirror := p.Annotations[v1.MirrorPodAnnotationKey]
-	return mirror || pod.IsStatic(p) || pod.Priority(p) >= pod.SystemCritical
 }

@@ -1,16 +1,10 @@
 package cri
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
-	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -99,7 +93,7 @@ func TestMounts(t *testing.T) {
 	p := web()
 	k := &p.Spec.Containers[0]
 	k.VolumeMounts = []v1.VolumeMount{{Name: "v", MountPath: etcHosts}}
-	got, err := c.mounts(t.Context(), p, k, CreateRequest{PodIPs: []string{"192.0.2.1"}, Mounts: map[string]string{"v": "/v"}})
+	got, err := c.mounts(p, k, CreateRequest{PodIPs: []string{"192.0.2.1"}, Mounts: map[string]string{"v": "/v"}})
 	if err != nil || len(got) != 2 || got[0].HostPath != "/v" || got[1].ContainerPath != "/dev/termination-log" {
 		t.Errorf("a volume at /etc/hosts: %v, %v", got, err)
 	}
@@ -107,84 +101,15 @@ func TestMounts(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o666 {
 		t.Errorf("termination message file: %v, %v", info, err)
 	}
-	if _, err = c.mounts(t.Context(), p, k, CreateRequest{}); err == nil || !strings.Contains(err.Error(), "volumeMount v") {
+	if _, err = c.mounts(p, k, CreateRequest{}); err == nil || !strings.Contains(err.Error(), "volumeMount v") {
 		t.Errorf("a volume that is not there: %v", err)
 	}
+	if _, err = c.mounts(p, k, CreateRequest{SubPaths: map[int]string{0: "/v/sub"}}); err != nil {
+		t.Errorf("a subPath: %v", err)
+	}
 	p.UID = "../x"
-	if _, err = c.mounts(t.Context(), p, k, CreateRequest{}); err == nil || !strings.Contains(err.Error(), "UID") {
+	if _, err = c.mounts(p, k, CreateRequest{}); err == nil || !strings.Contains(err.Error(), "metadata.uid") {
 		t.Errorf("a UID that leads astray: %v", err)
-	}
-}
-
-// A subPath never leads out of its volume, whatever the pod put there.
-func TestSubPath(t *testing.T) {
-	dir := t.TempDir()
-	volume := filepath.Join(dir, "volume")
-	for _, d := range []string{"volume/real/deep", "outside"} {
-		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.WriteFile(filepath.Join(volume, "file"), nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for link, target := range map[string]string{"inside": "real", "out": "../outside", "abs": filepath.Join(dir, "outside"), "proc": "/proc/self/root"} {
-		if err := os.Symlink(target, filepath.Join(volume, link)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for sub, want := range map[string]string{
-		"real/deep":   "real/deep",
-		"file":        "file",
-		"inside/deep": "real/deep",
-		"new/one":     "new/one",
-		"inside/new":  "real/new",
-		"..":          "", "a/../../b": "", "/real": "",
-		"out": "", "out/new": "", "abs": "", "abs/new": "", "proc/etc": "",
-	} {
-		got, err := subPath(volume, sub)
-		if want == "" {
-			if err == nil {
-				t.Errorf("subPath %q leads to %s", sub, got)
-			}
-			continue
-		}
-		if err != nil || got != filepath.Join(volume, want) {
-			t.Errorf("subPath %q is %q, %v; want %s", sub, got, err, want)
-		}
-	}
-	left, err := os.ReadDir(filepath.Join(dir, "outside"))
-	if err != nil || len(left) > 0 {
-		t.Errorf("made outside the volume: %v, %v", left, err)
-	}
-}
-
-// A subPath on a FUSE file system that nobody serves is given up in time.
-func TestSubPathOnDeadMount(t *testing.T) {
-	dead := t.TempDir()
-	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Mount("dead", dead, "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fd)); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := errors.Join(unix.Close(fd), unix.Unmount(dead, unix.MNT_DETACH)); err != nil {
-			t.Error(err)
-		}
-	})
-	c := dialed(t, t.TempDir(), "/none")
-	p := web()
-	k := &p.Spec.Containers[0]
-	k.VolumeMounts = []v1.VolumeMount{{Name: "v", MountPath: "/v", SubPath: "sub"}}
-	for range 3 { // later tries wait with the first, instead of adding to it
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-		_, err := c.mounts(ctx, p, k, CreateRequest{Mounts: map[string]string{"v": dead}})
-		cancel()
-		if err == nil || !strings.Contains(err.Error(), "dead mount") {
-			t.Errorf("got %v, want that %s does not answer", err, dead)
-		}
 	}
 }
 

@@ -4,17 +4,13 @@
 package env
 
 import (
+	"errors"
 	"fmt"
-	"maps"
-	"math"
-	"slices"
-	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
-
-	"github.com/nodeagent/nodeagent/pkg/pod"
+	"k8s.io/utils/ptr"
 )
 
 // Objects are what variables are taken from besides the pod. Their errors are
@@ -31,6 +27,9 @@ type Resolver struct {
 	HostIPs []string
 	// Allocatable stands for a limit that a container doesn't have.
 	Allocatable v1.ResourceList
+	// Services are all that the pod may be told of; an error says that they are
+	// not known yet. Nil without an apiserver.
+	Services func(p *v1.Pod) ([]*v1.Service, error)
 }
 
 // Var is one variable.
@@ -52,195 +51,114 @@ type Surroundings struct {
 	Volumes map[string]string
 }
 
-// Container is the variables of a container in the order of its spec, a later
-// one of the same name in the place of the first (behaviour rows 1.7-1 to
-// 1.7-8).
+// Container is the variables of a container (behaviour row 1.7-1): those of
+// envFrom, then those of env, a later one of a name in the place of the first,
+// then those of services that neither has set.
 func (r Resolver) Container(p *v1.Pod, c *v1.Container, at Surroundings) ([]Var, error) {
-	for i, from := range c.EnvFrom {
-		switch {
-		case from.ConfigMapRef != nil:
-			return nil, fmt.Errorf("envFrom[%d]: config map %q cannot be read: config maps are not built yet", i, from.ConfigMapRef.Name)
-		case from.SecretRef != nil:
-			return nil, fmt.Errorf("envFrom[%d]: secret %q cannot be read: secrets are not built yet", i, from.SecretRef.Name)
+	b := building{Resolver: r, pod: p, container: c, at: at, values: map[string]string{}}
+	if r.Services != nil {
+		services, err := r.Services(p)
+		if err != nil {
+			return nil, fmt.Errorf("services of the container's variables: %w", err)
+		}
+		b.services = ServiceVars(services, p.Namespace, ptr.Deref(p.Spec.EnableServiceLinks, true))
+	}
+	for i := range c.EnvFrom {
+		if err := b.from(&c.EnvFrom[i]); err != nil {
+			return nil, err
 		}
 	}
-	values := map[string]string{}
-	var names []string
-	for _, e := range c.Env {
-		value := e.Value
-		switch {
-		case value != "":
-			value = Expand(value, values)
-		case e.ValueFrom != nil:
-			var err error
-			if value, err = r.valueFrom(p, c, e.ValueFrom, at); err != nil {
-				return nil, fmt.Errorf("env %s: %w", e.Name, err)
-			}
+	known := Values(b.services)
+	for i := range c.Env {
+		if err := b.add(&c.Env[i], known); err != nil {
+			return nil, err
 		}
-		if _, again := values[e.Name]; !again {
-			names = append(names, e.Name)
+	}
+	for _, v := range b.services {
+		if _, again := b.values[v.Name]; !again {
+			b.set(v.Name, v.Value)
 		}
-		values[e.Name] = value
 	}
-	var out []Var
-	for _, name := range names {
-		out = append(out, Var{name, values[name]})
-	}
-	return out, nil
+	return b.vars()
 }
 
-func (r Resolver) valueFrom(p *v1.Pod, c *v1.Container, from *v1.EnvVarSource, at Surroundings) (string, error) {
+// building is a container's variables while they are put together.
+type building struct {
+	Resolver
+	pod       *v1.Pod
+	container *v1.Container
+	at        Surroundings
+	services  []Var
+	names     []string // of values, in order
+	values    map[string]string
+	found     map[string]bag // objects, so that all variables are of one moment
+}
+
+func (b *building) set(name, value string) {
+	if _, again := b.values[name]; !again {
+		b.names = append(b.names, name)
+	}
+	b.values[name] = value
+}
+
+// add takes in one variable. $(NAME) stands for those before it, then for those
+// of services.
+func (b *building) add(e *v1.EnvVar, services map[string]string) error {
+	switch {
+	case e.Value != "":
+		b.set(e.Name, expandWith(e.Value, func(name string) string {
+			for _, values := range []map[string]string{b.values, services} {
+				if value, ok := values[name]; ok {
+					return value
+				}
+			}
+			return "$(" + name + ")"
+		}))
+	case e.ValueFrom == nil:
+		b.set(e.Name, "")
+	default:
+		value, err := b.valueFrom(e.ValueFrom)
+		switch {
+		case err == nil:
+			b.set(e.Name, value)
+		case !errors.Is(err, errAbsent):
+			return err
+		}
+	}
+	return nil
+}
+
+// errAbsent says that an optional source isn't there: its variable isn't either.
+var errAbsent = errors.New("is optional and not there")
+
+func (b *building) valueFrom(from *v1.EnvVarSource) (string, error) {
 	switch {
 	case from.FieldRef != nil:
-		return r.Field(p, from.FieldRef.FieldPath, at.PodIPs)
-	case from.ConfigMapKeyRef != nil:
-		return "", fmt.Errorf("config map %q cannot be read: config maps are not built yet", from.ConfigMapKeyRef.Name)
-	case from.SecretKeyRef != nil:
-		return "", fmt.Errorf("secret %q cannot be read: secrets are not built yet", from.SecretKeyRef.Name)
+		return b.Field(b.pod, from.FieldRef.FieldPath, b.at.PodIPs)
 	case from.ResourceFieldRef != nil:
-		return r.Resource(p, c, from.ResourceFieldRef)
+		return b.Resource(b.pod, b.container, from.ResourceFieldRef)
+	case from.ConfigMapKeyRef != nil:
+		ref := from.ConfigMapKeyRef
+		return b.key("ConfigMap", ref.Name, ref.Key, ptr.Deref(ref.Optional, false))
+	case from.SecretKeyRef != nil:
+		ref := from.SecretKeyRef
+		return b.key("Secret", ref.Name, ref.Key, ptr.Deref(ref.Optional, false))
 	case from.FileKeyRef != nil:
-		return "", fmt.Errorf("fileKeyRef %q is not built yet", from.FileKeyRef.Path)
+		return b.fileKey(from.FileKeyRef)
 	}
-	return "", fmt.Errorf("valueFrom names no source")
+	return "", errors.New("valueFrom names no source")
 }
 
-// Resource is a request or limit in units of the divisor, rounded up, of the
-// container that the selector names, else of c (behaviour row 1.7-7).
-func (r Resolver) Resource(p *v1.Pod, c *v1.Container, from *v1.ResourceFieldSelector) (string, error) {
-	if from.ContainerName != "" {
-		if c = pod.FindContainer(p, from.ContainerName); c == nil {
-			return "", fmt.Errorf("resourceFieldRef: pod has no container %q", from.ContainerName)
+// vars are the variables in order. Values that the runtime can't be told are
+// refused without being shown.
+func (b *building) vars() ([]Var, error) {
+	out := make([]Var, len(b.names))
+	for i, name := range b.names {
+		value := b.values[name]
+		if !utf8.ValidString(value) || strings.ContainsRune(value, 0) {
+			return nil, fmt.Errorf("variable %s: its value is not text (UTF-8 without NUL): mount it as a volume instead", name)
 		}
-	}
-	kind, name, _ := strings.Cut(from.Resource, ".")
-	list, ok := map[string]v1.ResourceList{"limits": c.Resources.Limits, "requests": c.Resources.Requests}[kind]
-	if !ok {
-		return "", fmt.Errorf("resourceFieldRef: unsupported resource %q", from.Resource)
-	}
-	q, set := list[v1.ResourceName(name)]
-	if !set && kind == "limits" {
-		return "", fmt.Errorf("resourceFieldRef %s: the container has no such limit, and the node's allocatable in its place is not built yet", from.Resource)
-	}
-	unit := from.Divisor
-	if unit.IsZero() {
-		unit = resource.MustParse("1")
-	}
-	if name == string(v1.ResourceCPU) {
-		return ceil(q.MilliValue(), unit.MilliValue()), nil
-	}
-	return ceil(q.Value(), unit.Value()), nil
-}
-
-func ceil(value, unit int64) string {
-	return strconv.FormatInt(int64(math.Ceil(float64(value)/float64(unit))), 10)
-}
-
-// Field is the pod's field at path (behaviour row 1.7-6).
-func (r Resolver) Field(p *v1.Pod, path string, podIPs []string) (string, error) {
-	if key, ok := subscript(path, "metadata.labels"); ok {
-		return p.Labels[key], nil
-	}
-	if key, ok := subscript(path, "metadata.annotations"); ok {
-		return p.Annotations[key], nil
-	}
-	switch path {
-	case "metadata.name":
-		return p.Name, nil
-	case "metadata.namespace":
-		return p.Namespace, nil
-	case "metadata.uid":
-		return string(p.UID), nil
-	case "metadata.labels":
-		return lines(p.Labels), nil
-	case "metadata.annotations":
-		return lines(p.Annotations), nil
-	case "spec.nodeName":
-		return p.Spec.NodeName, nil
-	case "spec.serviceAccountName":
-		return p.Spec.ServiceAccountName, nil
-	case "status.podIP":
-		return first(podIPs), nil
-	case "status.podIPs":
-		return strings.Join(podIPs, ","), nil
-	case "status.hostIP":
-		return first(r.HostIPs), nil
-	case "status.hostIPs":
-		return strings.Join(r.HostIPs, ","), nil
-	}
-	return "", fmt.Errorf("fieldRef: unsupported fieldPath %q", path)
-}
-
-// subscript is x for path of the form name['x'].
-func subscript(path, name string) (string, bool) {
-	rest, ok := strings.CutPrefix(path, name+"['")
-	if !ok {
-		return "", false
-	}
-	return strings.CutSuffix(rest, "']")
-}
-
-func lines(m map[string]string) string {
-	var out []string
-	for _, key := range slices.Sorted(maps.Keys(m)) {
-		out = append(out, key+"="+strconv.Quote(m[key]))
-	}
-	return strings.Join(out, "\n")
-}
-
-func first(list []string) string {
-	if len(list) == 0 {
-		return ""
-	}
-	return list[0]
-}
-
-// Expand replaces $(NAME) by its value. An unknown name stays as it is, $$
-// stands for one $ (behaviour row 1.7-2).
-func Expand(s string, values map[string]string) string {
-	return expandWith(s, func(name string) string {
-		if value, ok := values[name]; ok {
-			return value
-		}
-		return "$(" + name + ")"
-	})
-}
-
-func expandWith(s string, value func(name string) string) string {
-	var out strings.Builder
-	for {
-		i := strings.IndexByte(s, '$')
-		if i < 0 || i == len(s)-1 {
-			return out.String() + s
-		}
-		out.WriteString(s[:i])
-		s = s[i+1:]
-		end := strings.IndexByte(s, ')')
-		switch {
-		case s[0] == '$':
-			out.WriteByte('$')
-			s = s[1:]
-		case s[0] == '(' && end > 0:
-			out.WriteString(value(s[1:end]))
-			s = s[end+1:]
-		default:
-			out.WriteByte('$')
-		}
-	}
-}
-
-// ExpandStrictly needs a value that isn't empty for every name (behaviour row
-// 1.7-9): an empty subPath would mount the whole volume.
-func ExpandStrictly(s string, values map[string]string) (string, error) {
-	var missing []string
-	out := expandWith(s, func(name string) string {
-		if values[name] == "" {
-			missing = append(missing, name)
-		}
-		return values[name]
-	})
-	if len(missing) > 0 {
-		return "", fmt.Errorf("%q: missing value for %s", s, strings.Join(missing, ", "))
+		out[i] = Var{name, value}
 	}
 	return out, nil
 }

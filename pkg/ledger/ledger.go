@@ -26,10 +26,14 @@ type Ledger struct {
 	Allocatable v1.ResourceList
 	// Sysctls may be set by pods besides the safe ones (allowedUnsafeSysctls).
 	Sysctls []string
+	Host    Host
+	Users   Users
 	// Grants are the pods let in.
 	Grants map[types.UID]Grant
 	// Queue holds the pods that wait for their full name, in arrival order.
 	Queue []Claim
+	// Pending holds the resizes that are deferred, the foremost first.
+	Pending []Resizing
 }
 
 // Claim is what a pod asks of the node.
@@ -44,6 +48,9 @@ type Claim struct {
 	// it shares the host's.
 	Sysctls              []string
 	HostNetwork, HostIPC bool
+	Needs                Needs
+	// OwnUsers asks for a range of user IDs.
+	OwnUsers bool
 }
 
 // Grant is a claim that was let in.
@@ -58,7 +65,8 @@ type Port struct {
 
 // ClaimOf is what the pod asks for.
 func ClaimOf(p *v1.Pod) Claim {
-	c := Claim{UID: p.UID, HostNetwork: p.Spec.HostNetwork, HostIPC: p.Spec.HostIPC, Requests: helpers.PodRequests(p, helpers.PodResourcesOptions{})}
+	c := Claim{UID: p.UID, HostNetwork: p.Spec.HostNetwork, HostIPC: p.Spec.HostIPC,
+		Needs: needsOf(p), OwnUsers: pod.OwnUsers(p), Requests: helpers.PodRequests(p, helpers.PodResourcesOptions{})}
 	if pod.IsStatic(p) {
 		c.Name = pod.FullName(p)
 	}
@@ -88,7 +96,7 @@ func ClaimOf(p *v1.Pod) Claim {
 // asks now: of one found running only the name may have been known.
 func Admit(l Ledger, c Claim) (Ledger, pod.Verdict) {
 	if _, ok := l.Grants[c.UID]; ok {
-		return Enter(l, c), pod.Verdict{State: pod.Granted}
+		return grant(l, c)
 	}
 	if holder := l.holder(c); holder != "" {
 		if !slices.ContainsFunc(l.Queue, func(q Claim) bool { return q.UID == c.UID }) {
@@ -101,7 +109,20 @@ func Admit(l Ledger, c Claim) (Ledger, pod.Verdict) {
 	if v := l.judge(c); v.State == pod.Refused {
 		return l, v
 	}
-	return Enter(l, c), pod.Verdict{State: pod.Granted}
+	return grant(l, c)
+}
+
+// grant lets the pod in, with user IDs of its own if it asks for them.
+func grant(l Ledger, c Claim) (Ledger, pod.Verdict) {
+	v := pod.Verdict{State: pod.Granted}
+	if c.OwnUsers {
+		var ok bool
+		if l.Users, v.Users, ok = l.Users.grant(c.UID); !ok {
+			return l, pod.Verdict{State: pod.Refused, Reason: "UnexpectedAdmissionError",
+				Message: fmt.Sprintf("all %d ranges of user IDs are taken: a pod with hostUsers: false needs one", l.Users.Count)}
+		}
+	}
+	return Enter(l, c), v
 }
 
 // Enter grants without judging: the pod already runs.
@@ -117,8 +138,10 @@ func Enter(l Ledger, c Claim) Ledger {
 // may ask again now that its name is free.
 func Release(l Ledger, c Claim) (Ledger, []types.UID) {
 	l.Queue = slices.DeleteFunc(slices.Clone(l.Queue), func(q Claim) bool { return q.UID == c.UID })
+	l.Pending = slices.DeleteFunc(slices.Clone(l.Pending), func(q Resizing) bool { return q.UID == c.UID })
 	l.Grants = maps.Clone(l.Grants)
 	delete(l.Grants, c.UID)
+	l.Users = l.Users.release(c.UID)
 	var next []types.UID
 	for _, q := range l.Queue {
 		if c.Name != "" && q.Name == c.Name {
@@ -154,15 +177,29 @@ func (l Ledger) holder(c Claim) types.UID {
 	return ""
 }
 
-// judge checks the claim against what is left (behaviour rows 1.2-3, 1.2-4, 1.2-9).
-// Only the first reason is told.
+// judge checks the claim against what is left (behaviour rows 1.2-3, 1.2-4, 1.2-6,
+// 1.2-9, 1.2-10). Only the first reason is told.
 func (l Ledger) judge(c Claim) pod.Verdict {
 	if v := l.judgeSysctls(c); v.State == pod.Refused {
+		return v
+	}
+	if v := l.judgeGroups(c); v.State == pod.Refused {
 		return v
 	}
 	if most, ok := l.Allocatable[v1.ResourcePods]; ok && int64(len(l.Grants)) >= most.Value() {
 		return outOf(v1.ResourcePods, 1, int64(len(l.Grants)), most.Value())
 	}
+	if v := l.judgeRequests(c); v.State == pod.Refused {
+		return v
+	}
+	if v := l.judgePorts(c); v.State == pod.Refused {
+		return v
+	}
+	return l.judgeAppArmor(c)
+}
+
+// judgeRequests checks what is asked for against what the others left.
+func (l Ledger) judgeRequests(c Claim) pod.Verdict {
 	names := make([]v1.ResourceName, 0, len(c.Requests))
 	for name := range c.Requests {
 		names = append(names, name)
@@ -184,7 +221,7 @@ func (l Ledger) judge(c Claim) pod.Verdict {
 			return outOf(name, amount(name, asked), amount(name, used), amount(name, most))
 		}
 	}
-	return l.judgePorts(c)
+	return pod.Verdict{}
 }
 
 func (l Ledger) judgePorts(c Claim) pod.Verdict {

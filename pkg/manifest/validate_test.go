@@ -33,6 +33,11 @@ func TestValidate(t *testing.T) {
 		{"", "dnsConfig: {options: [{value: a}]}", "", "spec.dnsConfig.options[0].name"},
 		{"", "activeDeadlineSeconds: 0", "", "spec.activeDeadlineSeconds"},
 		{"", "hostname: a.b", "", "spec.hostname"},
+		{"", "{hostnameOverride: a.b}", "", ""},
+		{"", "{hostnameOverride: a.b, hostNetwork: true}", "", "spec.hostnameOverride"},
+		{"", "{hostnameOverride: a.b, setHostnameAsFQDN: true}", "", "spec.hostnameOverride"},
+		{"", "hostnameOverride: a_b", "", "spec.hostnameOverride"},
+		{"", "hostnameOverride: " + strings.Repeat("a", 65), "", "spec.hostnameOverride"},
 		{"", "hostAliases: [{ip: x, hostnames: [a]}]", "", "spec.hostAliases[0].ip"},
 		{"", "hostAliases: [{ip: 1.1.1.1, hostnames: ['a b']}]", "", "spec.hostAliases[0].hostnames[0]"},
 		{"", "os: {name: windows}", "", "spec.os.name"},
@@ -192,7 +197,7 @@ func merge(t *testing.T, text string, into any) {
 func expectField(t *testing.T, pod *v1.Pod, field string) {
 	t.Helper()
 	Default(pod)
-	errs := Validate(pod)
+	errs := Validate(pod, true)
 	if field == "" {
 		if len(errs) > 0 {
 			t.Errorf("got %v", errs)

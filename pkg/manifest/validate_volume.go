@@ -53,24 +53,7 @@ func validateVolume(v *v1.VolumeSource, at *field.Path) field.ErrorList {
 			errs = append(errs, field.Invalid(at.Child("nfs", "path"), v.NFS.Path, "must be an absolute path"))
 		}
 	}
-	if v.DownwardAPI != nil {
-		errs = append(errs, validateMode(v.DownwardAPI.DefaultMode, at.Child("downwardAPI", "defaultMode"))...)
-		errs = append(errs, validateDownwardItems(v.DownwardAPI.Items, at.Child("downwardAPI", "items"))...)
-	}
-	if v.Projected != nil {
-		at := at.Child("projected")
-		errs = append(errs, validateMode(v.Projected.DefaultMode, at.Child("defaultMode"))...)
-		for i := range v.Projected.Sources {
-			source, at := &v.Projected.Sources[i], at.Child("sources").Index(i)
-			if countSet(source) != 1 {
-				errs = append(errs, field.Invalid(at, "", "must have exactly one source"))
-			}
-			if source.DownwardAPI != nil {
-				errs = append(errs, validateDownwardItems(source.DownwardAPI.Items, at.Child("downwardAPI", "items"))...)
-			}
-		}
-	}
-	return errs
+	return append(errs, validateShown(v, at)...)
 }
 
 func validateHostPath(h *v1.HostPathVolumeSource, at *field.Path) field.ErrorList {
@@ -97,7 +80,7 @@ func validateDownwardItems(items []v1.DownwardAPIVolumeFile, at *field.Path) fie
 	var errs field.ErrorList
 	for i, item := range items {
 		at := at.Index(i)
-		errs = append(errs, relativePath(at.Child("path"), item.Path, true)...)
+		errs = append(errs, shownPath(at.Child("path"), item.Path)...)
 		errs = append(errs, validateMode(item.Mode, at.Child("mode"))...)
 		if (item.FieldRef == nil) == (item.ResourceFieldRef == nil) {
 			errs = append(errs, field.Invalid(at, "", "must have either fieldRef or resourceFieldRef"))
@@ -141,8 +124,21 @@ func validateResourceFieldRef(ref *v1.ResourceFieldSelector, needsContainer bool
 	if kind != "limits" && kind != "requests" || !containerResources.Has(name) && !isHugePage(v1.ResourceName(name)) {
 		errs = append(errs, field.Invalid(at.Child("resource"), ref.Resource, "must be limits. or requests. of cpu, memory, ephemeral-storage or hugepages"))
 	}
+	divisors := byteDivisors
+	if name == "cpu" {
+		divisors = cpuDivisors
+	}
+	if d := ref.Divisor; !d.IsZero() && !divisors.Has(d.String()) {
+		errs = append(errs, field.NotSupported(at.Child("divisor"), d.String(), sets.List(divisors)))
+	}
 	return errs
 }
+
+// What resourceFieldRef may divide by.
+var (
+	cpuDivisors  = sets.New("1m", "1")
+	byteDivisors = sets.New("1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei")
+)
 
 func validateMode(mode *int32, at *field.Path) field.ErrorList {
 	if mode == nil || *mode >= 0 && *mode <= 0o777 {

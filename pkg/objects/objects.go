@@ -30,6 +30,14 @@ type Key struct {
 	Name      string
 }
 
+// String is the name for people, as in ConfigMap default/settings.
+func (k Key) String() string {
+	if k.Namespace == "" {
+		return k.Kind + " " + k.Name
+	}
+	return k.Kind + " " + k.Namespace + "/" + k.Name
+}
+
 // The kinds of objects.
 const (
 	ConfigMap    = "ConfigMap"
@@ -97,8 +105,8 @@ func (s *Store) find(k Key) (Object, error) {
 			return o, nil
 		}
 	}
-	resources := map[string]string{ConfigMap: "configmaps", Secret: "secrets", RuntimeClass: "runtimeclasses.node.k8s.io"}
-	return nil, apierrors.NewNotFound(schema.ParseGroupResource(resources[k.Kind]), k.Name)
+	singular := map[string]string{ConfigMap: "configmap", Secret: "secret", RuntimeClass: "runtimeclass.node.k8s.io"}
+	return nil, apierrors.NewNotFound(schema.ParseGroupResource(singular[k.Kind]), k.Name)
 }
 
 func get[T Object](s *Store, k Key) (T, error) {

@@ -15,6 +15,11 @@ const (
 	// Admit asks the ledger, writes the grant to disk, and ends with a Judged
 	// event.
 	Admit Kind = "admit"
+	// Allocate asks the ledger for the resources of the pod's wish, writes the
+	// grant to disk, and ends with a Resized event.
+	Allocate Kind = "allocate"
+	// Actuate gives the pod's cgroup and running containers what was granted.
+	Actuate Kind = "actuate"
 	// Prepare makes the pod's folder and cgroup.
 	Prepare Kind = "prepare"
 	// Mount makes the pod's volumes ready.
@@ -89,7 +94,7 @@ func (a Action) NeedsSlot() bool {
 // ChangesRuntime says whether the action alters what the runtime shows.
 func (a Action) ChangesRuntime() bool {
 	switch a.Kind {
-	case RunSandbox, Create, Start, StopContainer, Remove, StopSandbox, RemoveSandbox:
+	case RunSandbox, Create, Start, StopContainer, Remove, StopSandbox, RemoveSandbox, Actuate:
 		return true
 	}
 	return false

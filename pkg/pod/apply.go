@@ -14,6 +14,10 @@ import (
 func New(w Wanted, view View, r *Record) Pod {
 	p := Pod{Spec: w.Spec, Origin: w.Origin, Hashes: w.Hashes, Started: w.At, Phase: v1.PodPending}
 	if r != nil {
+		if r.Granted && r.Spec != nil {
+			p.Spec, p.Resize.Actuated = r.Spec, r.Actuated
+			p.wish(w.Spec, w.At)
+		}
 		p.Started = r.Started
 		p.Stop = r.Stop
 		p.Setup.Recorded = r
@@ -50,6 +54,9 @@ func Apply(p Pod, event Event) Pod {
 	case Judged:
 		at = e.At
 		p.judge(e)
+	case Resized:
+		at = e.At
+		p.resized(e)
 	case Begun:
 		at = e.At
 		p.begin(e)
@@ -90,32 +97,47 @@ func (p *Pod) want(w Wanted) {
 			})
 		}
 	}
-	p.Spec, p.Origin, p.Hashes = w.Spec, w.Origin, w.Hashes
+	p.Origin, p.Hashes = w.Origin, w.Hashes
+	p.wish(w.Spec, w.At)
 	if len(w.Spec.Spec.Volumes) > 0 {
 		p.renew(w.At) // they may show labels, or what a container may use
 	}
 }
 
-// renew has the volumes made anew, and what waits for an object tried again.
+// renew has the volumes made anew, and what waits for an object tried again,
+// now or when what is under way has failed without it.
 func (p *Pod) renew(at time.Time) {
 	p.Setup.Outdated = p.Setup.Mounted
 	for _, kind := range []Kind{Mount, RunSandbox} {
-		key := Action{Kind: kind}.Key()
-		p.Setup.Failures = without(p.Setup.Failures, key)
-		if d, ok := p.Doing[key]; ok {
+		p.Setup.Failures = without(p.Setup.Failures, Action{Kind: kind}.Key())
+	}
+	for key, d := range p.Doing {
+		switch d.Action.Kind {
+		case Mount, RunSandbox, Pull, Create:
 			d.Outdated = true
 			p.Doing = with(p.Doing, key, d)
 		}
 	}
-	for name, m := range p.Containers {
-		if m.Failure != nil && m.Failure.Reason == configFailed && m.Failure.Retry.After(at) {
-			p.remember(name, func(m *Memory) {
-				f := *m.Failure
-				f.Retry = at
-				m.Failure = &f
-			})
-		}
+	for name := range p.Containers {
+		p.heed(name, at)
 	}
+}
+
+// heed has a failure that an object may have mended tried again at once: of a
+// container's configuration, and of a pull with the pod's secrets.
+func (p *Pod) heed(container string, at time.Time) {
+	failure := p.Containers[container].Failure
+	if failure == nil || !failure.Retry.After(at) {
+		return
+	}
+	if failure.Reason != configFailed && (len(p.Spec.Spec.ImagePullSecrets) == 0 || !fetching(failure.Reason)) {
+		return
+	}
+	p.remember(container, func(m *Memory) {
+		f := *failure
+		f.Retry = at
+		m.Failure = &f
+	})
 }
 
 // hint notes that the runtime's view changed; one that is being read is read
@@ -260,17 +282,22 @@ func (p *Pod) begin(e Begun) {
 			if m.Instance.ID != a.ID {
 				m.Instance = Instance{ID: a.ID, PostStart: HookDone}
 			}
+			if c, ok := find(p.Spec, a.Container); ok && m.Known.is(a.ID) && p.Stop == nil {
+				m.Instance.Resized = m.Instance.Resized || p.needsRestart(c, *m.Known)
+			}
 			if !m.Instance.KillAt.IsZero() {
 				return
 			}
 			m.Instance.KillAt = e.At
 			p.note(e.At, false, "Killing", a.Container, "%s", a.Why)
 		})
+	case Allocate:
+		p.Resize.Ask = false
 	case Create:
 		// A restart is let through: the next one waits longer. An instance
 		// that had to give way to another definition did not fail.
 		p.remember(a.Container, func(m *Memory) {
-			if m.Known != nil && !p.changed(*m.Known) && m.Backoff.At.Before(m.Known.FinishedAt) {
+			if m.Known != nil && !p.changed(*m.Known) && !p.replaced(*m.Known) && m.Backoff.At.Before(m.Known.FinishedAt) {
 				m.Backoff = m.Backoff.Next(m.Known.FinishedAt, e.At)
 			}
 		})
@@ -280,33 +307,6 @@ func (p *Pod) begin(e Begun) {
 		}
 	}
 }
-
-// probed takes a probe's answer, if it is about the newest instance.
-func (p *Pod) probed(e Probed) {
-	m := p.Containers[e.Container]
-	if m.Known == nil || m.Known.ID != e.ContainerID {
-		return
-	}
-	p.remember(e.Container, func(m *Memory) {
-		if m.Instance.ID != e.ContainerID {
-			m.Instance = Instance{ID: e.ContainerID, PostStart: HookDone}
-		}
-		switch e.Probe {
-		case Startup:
-			m.Instance.Startup = e.Result
-		case Liveness:
-			m.Instance.Liveness = e.Result
-		case Readiness:
-			m.Instance.Readiness = e.Result
-		}
-	})
-	if e.Result == Fail {
-		p.note(e.At, true, "Unhealthy", e.Container, "%s probe failed: %s", e.Probe, e.Message)
-	}
-}
-
-// String is the probe's name as in events.
-func (k Probe) String() string { return [...]string{"Startup", "Liveness", "Readiness"}[k] }
 
 // settle draws the conclusions that every event may bring: the pod's deadline
 // has passed, its containers are finished, its phase.
@@ -375,7 +375,13 @@ func (p Pod) stranded() bool {
 func (p Pod) again(m member, k Container) bool {
 	inst := p.Containers[m.Name].Instance
 	replaced := inst.ID == k.ID && !inst.KillAt.IsZero() && p.changed(k)
-	return k.State == Exited && (replaced || restartable(p.Spec, m, k.ExitCode))
+	return k.State == Exited && (replaced || p.replaced(k) || restartable(p.Spec, m, k.ExitCode))
+}
+
+// replaced says that the instance was ended to be given other resources.
+func (p Pod) replaced(k Container) bool {
+	inst := p.Containers[k.Name].Instance
+	return inst.ID == k.ID && inst.Resized
 }
 
 // changed says that the instance was made from another definition.

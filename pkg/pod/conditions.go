@@ -36,7 +36,7 @@ func (p Pod) conditions(s v1.PodStatus, now time.Time) []v1.PodCondition {
 	for i := range out {
 		out[i].ObservedGeneration = p.Spec.Generation
 	}
-	return out
+	return append(out, p.resizeConditions()...)
 }
 
 func truth(t v1.PodConditionType, ok bool) v1.PodCondition {

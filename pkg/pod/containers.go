@@ -123,6 +123,10 @@ func (l *planner) advance(m member) bool {
 	if !l.startNow(m) {
 		return false
 	}
+	if l.resizing() {
+		l.wait("container %s waits for the pod's resize", m.Name)
+		return true
+	}
 	if mem.Image == "" {
 		l.do(Action{Kind: Pull, Container: m.Name, Image: m.Image, Why: string(m.ImagePullPolicy)})
 		return true
@@ -204,20 +208,16 @@ func (l *planner) doomed(m member, c Container) (why string, grace time.Duration
 		return "Container is in unknown state, try killing it before restart", grace
 	case l.changed(c):
 		return "Container " + m.Name + " definition changed, will be restarted", grace
+	case l.needsRestart(m, c):
+		return "Container " + m.Name + " resize requires restart", grace
 	case inst.ID != c.ID:
 		return "", 0
 	case inst.PostStart == HookFailed:
 		return "FailedPostStartHook", grace
 	case inst.Liveness == Fail:
-		if t := m.LivenessProbe; t != nil && t.TerminationGracePeriodSeconds != nil {
-			grace = time.Duration(*t.TerminationGracePeriodSeconds) * time.Second
-		}
-		return "Container " + m.Name + " failed liveness probe, will be restarted", grace
+		return "Container " + m.Name + " failed liveness probe, will be restarted", l.graceOf(m.LivenessProbe)
 	case inst.Startup == Fail:
-		if t := m.StartupProbe; t != nil && t.TerminationGracePeriodSeconds != nil {
-			grace = time.Duration(*t.TerminationGracePeriodSeconds) * time.Second
-		}
-		return "Container " + m.Name + " failed startup probe, will be restarted", grace
+		return "Container " + m.Name + " failed startup probe, will be restarted", l.graceOf(m.StartupProbe)
 	}
 	return "", 0
 }

@@ -42,6 +42,9 @@ func (p Pod) done(e Done) Pod {
 		if a.Kind == Mount && doing.Outdated {
 			p.Setup.Failures = without(p.Setup.Failures, a.failureKey())
 		}
+		if doing.Outdated && (a.Kind == Pull || a.Kind == Create) {
+			p.heed(a.Container, e.At)
+		}
 		return p
 	}
 	p.Setup.Failures = without(p.Setup.Failures, a.failureKey())
@@ -123,6 +126,12 @@ func (p *Pod) failed(e Done) {
 		p.remember(a.Container, func(m *Memory) { m.Instance.hookEnded(a, HookFailed) })
 		p.note(e.At, true, "FailedPreStopHook", a.Container, "PreStopHook failed")
 	default:
+		switch a.Kind {
+		case Allocate:
+			p.Resize.Ask = true
+		case Actuate:
+			p.notActuated(e.At, f.Message)
+		}
 		f.Tries = p.Setup.Failures[a.failureKey()].Tries + 1
 		f.Retry = e.At.Add(retryDelay(f.Tries))
 		p.Setup.Failures = with(p.Setup.Failures, a.failureKey(), f)
@@ -181,6 +190,8 @@ func (p *Pod) succeeded(e Done) {
 	switch a.Kind {
 	case Prepare:
 		p.Setup.Prepared = true
+	case Actuate:
+		p.actuated(e.At)
 	case Mount:
 		p.Setup.Mounted = true
 	case Pull:

@@ -71,28 +71,8 @@ type Renewed struct{ At time.Time }
 // Changed is a hint that the runtime's view of the pod changed.
 type Changed struct{ At time.Time }
 
-// Probed is a probe's answer for one instance.
-type Probed struct {
-	At          time.Time
-	Container   string
-	ContainerID string
-	Probe       Probe
-	Result      Result
-	Message     string
-}
-
 // Tick says that time has passed, or that the node changed.
 type Tick struct{ At time.Time }
-
-// Probe is a kind of probe.
-type Probe int
-
-// The three probes of a container.
-const (
-	Startup Probe = iota
-	Liveness
-	Readiness
-)
 
 func (Wanted) isEvent()  {}
 func (Ended) isEvent()   {}
@@ -102,5 +82,4 @@ func (Done) isEvent()    {}
 func (Logged) isEvent()  {}
 func (Renewed) isEvent() {}
 func (Changed) isEvent() {}
-func (Probed) isEvent()  {}
 func (Tick) isEvent()    {}

@@ -88,6 +88,11 @@ func (l *planner) busy(kinds ...Kind) bool {
 	return false
 }
 
+// underway says whether an action of one of the kinds is in flight or planned.
+func (l *planner) underway(kinds ...Kind) bool {
+	return l.busy(kinds...) || slices.ContainsFunc(l.actions, func(a Action) bool { return slices.Contains(kinds, a.Kind) })
+}
+
 // inFlight says whether the action on that instance is in flight.
 func (l *planner) inFlight(k Kind, id string) bool {
 	_, ok := l.Doing[Action{Kind: k, ID: id}.Key()]
@@ -108,6 +113,7 @@ func (l *planner) run() {
 	if !l.runtime() {
 		return
 	}
+	l.resize()
 	if !l.sandbox() {
 		l.pulls()
 		return
@@ -296,7 +302,7 @@ func (l *planner) startNow(m member) bool {
 // record is the grant, which Admit writes; the last comes before the pod is
 // erased.
 func (l *planner) save() {
-	if l.Setup.Recorded == nil || l.Stop != nil && l.Stop.Unwanted && l.Setup.Released {
+	if l.Setup.Recorded == nil || l.underway(Allocate) || l.Stop != nil && l.Stop.Unwanted && l.Setup.Released {
 		return
 	}
 	if want := l.Record(); !want.equal(*l.Setup.Recorded) {

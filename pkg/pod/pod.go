@@ -22,8 +22,12 @@ import (
 // one and shares what did not change, so a snapshot may be read by anybody
 // while its owner goes on.
 type Pod struct {
-	// Spec is the newest wish, defaulted. It is never altered in place.
+	// Spec is the newest wish, defaulted, with the resources allocated to it.
+	// It is never altered in place.
 	Spec *v1.Pod
+	// Resize is how far Spec is from the wish's resources, and the world from
+	// Spec's.
+	Resize Resize
 	// Origin is where the wish came from: a file path, a URL, or "api".
 	Origin string
 	// Hashes are the container hashes of Spec by name (behaviour row T2): an
@@ -64,6 +68,8 @@ type Verdict struct {
 	State   VerdictState
 	Reason  string // behaviour rows 1.2-*, only when refused or waiting
 	Message string
+	// Users are the IDs of the pod's own user namespace, if it is granted one.
+	Users IDs
 }
 
 // VerdictState says whether a pod may run.
@@ -144,6 +150,10 @@ type Container struct {
 	ExitCode   int32
 	Reason     string // verbatim from CRI (behaviour row 1.3-19)
 	Message    string // CRI's message and the termination message
+	Has        *Has   // nil when the runtime doesn't say
+	// User is whom the first process began as (CRI ContainerStatus.user), nil of
+	// a runtime that doesn't say.
+	User *v1.LinuxContainerUser
 }
 
 // Memory is what the agent remembers of a container beyond the runtime's view.
@@ -180,8 +190,12 @@ type Instance struct {
 	PreStop   HookState
 	// KillAt is when the first step of its end was taken.
 	KillAt time.Time
+	// Resized says that it was ended to be given other resources.
+	Resized bool
 	// The newest probe results.
 	Startup, Liveness, Readiness Result
+	// Found says that it ran before this process knew of it.
+	Found bool
 }
 
 // HookState is how far a lifecycle hook of an instance is.
@@ -244,7 +258,7 @@ type Doing struct {
 	Canceled bool
 	// Outdated says of an Observe that the runtime hinted at a change since it
 	// began: what it brings may be older than the hint. Of an Admit it says that
-	// a name came free since, of a Mount that what it shows has changed.
+	// a name came free since, of a Mount, Pull or Create that an object has changed.
 	Outdated bool
 }
 
@@ -270,6 +284,7 @@ type Note struct {
 // Record is the part of a pod that outlives the agent's process. What CRI
 // labels or the disk say is not in it; it is a hint and may be lost.
 type Record struct {
+	// Spec has the resources that were granted, not those that are wished.
 	Spec       *v1.Pod               `json:"spec"`
 	Origin     string                `json:"origin"`
 	Granted    bool                  `json:"granted"`
@@ -277,6 +292,7 @@ type Record struct {
 	Phase      v1.PodPhase           `json:"phase,omitempty"`
 	Stop       *Stop                 `json:"stop,omitempty"`
 	Containers map[string]Remembered `json:"containers,omitempty"`
+	Actuated   *Actuated             `json:"actuated,omitempty"`
 }
 
 // Remembered is the durable part of a container's Memory.
@@ -286,6 +302,11 @@ type Remembered struct {
 	Unmade      bool    `json:"unmade,omitempty"`
 	Backoff     Backoff `json:"backoff,omitzero"`
 	PullBackoff Backoff `json:"pullBackoff,omitzero"`
+	// Instance is the ID of one that its probes called started or ready, so
+	// that it stays so when the agent restarts (behaviour row 1.6-17).
+	Instance string `json:"instance,omitempty"`
+	Started  bool   `json:"started,omitempty"`
+	Ready    bool   `json:"ready,omitempty"`
 }
 
 // Node is the immutable view of the node that a pod is planned with.

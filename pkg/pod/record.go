@@ -14,7 +14,7 @@ func (p Pod) Record() Record {
 		// What was granted stays so until the ledger says otherwise.
 		granted = p.Setup.Recorded.Granted
 	}
-	r := Record{Spec: p.Spec, Origin: p.Origin, Granted: granted, Started: p.Started, Stop: p.Stop}
+	r := Record{Spec: p.Spec, Origin: p.Origin, Granted: granted, Started: p.Started, Stop: p.Stop, Actuated: p.Resize.Actuated}
 	if IsTerminal(p.Phase) {
 		r.Phase = p.Phase
 	}
@@ -23,7 +23,10 @@ func (p Pod) Record() Record {
 		if p.alwaysAgain(name) && m.Backoff == (Backoff{}) && m.PullBackoff == (Backoff{}) {
 			// It is started again in any case, and counted by its logs: not
 			// worth writing each start of each container to disk.
-			continue
+			kept = Remembered{}
+		}
+		if i := m.Instance; i.Startup == Success || i.Readiness == Success {
+			kept.Instance, kept.Started, kept.Ready = i.ID, i.Startup == Success, i.Readiness == Success
 		}
 		if kept != (Remembered{}) {
 			r.Containers = with(r.Containers, name, kept)
@@ -43,12 +46,13 @@ func (p Pod) alwaysAgain(name string) bool {
 func (r Record) equal(o Record) bool {
 	stops := r.Stop == o.Stop || r.Stop != nil && o.Stop != nil && *r.Stop == *o.Stop
 	specs := r.Spec == o.Spec || equality.Semantic.DeepEqual(r.Spec, o.Spec)
-	return stops && specs && r.Origin == o.Origin && r.Granted == o.Granted && r.Started.Equal(o.Started) &&
+	return stops && specs && r.Actuated.equal(o.Actuated) && r.Origin == o.Origin && r.Granted == o.Granted && r.Started.Equal(o.Started) &&
 		r.Phase == o.Phase && maps.EqualFunc(r.Containers, o.Containers, Remembered.equal)
 }
 
 func (r Remembered) equal(o Remembered) bool {
-	return r.Ran == o.Ran && r.Restarts == o.Restarts && r.Unmade == o.Unmade && r.Backoff.equal(o.Backoff) && r.PullBackoff.equal(o.PullBackoff)
+	return r.Ran == o.Ran && r.Restarts == o.Restarts && r.Unmade == o.Unmade && r.Backoff.equal(o.Backoff) && r.PullBackoff.equal(o.PullBackoff) &&
+		r.Instance == o.Instance && r.Started == o.Started && r.Ready == o.Ready
 }
 
 func (b Backoff) equal(o Backoff) bool { return b.Delay == o.Delay && b.At.Equal(o.At) }

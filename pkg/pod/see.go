@@ -102,9 +102,7 @@ func (p *Pod) instance(c Container, at time.Time) {
 			m.Failure = nil // the start that failed or was not heard of took place
 		}
 		if c.State == Running && m.Instance.ID != c.ID && !p.starting(c.ID) {
-			// Somebody else started it, an earlier process perhaps: its
-			// postStart was its starter's business.
-			m.Instance = Instance{ID: c.ID, PostStart: HookDone}
+			m.Instance = p.found(c)
 			m.Tried = true
 		}
 	})

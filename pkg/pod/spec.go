@@ -1,12 +1,26 @@
 package pod
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
+
+// CheckUID refuses a UID that may not be an element of a path: it comes from
+// whoever wrote the pod.
+func CheckUID(uid types.UID) error {
+	odd := func(r rune) bool {
+		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-')
+	}
+	if uid == "" || len(uid) > 128 || strings.ContainsFunc(string(uid), odd) {
+		return fmt.Errorf("metadata.uid %.140q: want up to 128 letters, digits and '-'", uid)
+	}
+	return nil
+}
 
 // role is what a container is in its pod.
 type role int

@@ -8,6 +8,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // amounts makes a list from pairs: cpu, 1, memory, 1Gi.
@@ -179,5 +180,16 @@ func TestNotes(t *testing.T) {
 	}
 	if n := p.Notes[5]; n.Count != 2 || n.At != at.Add(time.Second) {
 		t.Errorf("said twice: %+v", n)
+	}
+}
+
+func TestUIDs(t *testing.T) {
+	for uid, want := range map[types.UID]bool{
+		"6a3b1c0e-9b1f-4a51-8f53-0d4c1a1f7f10": true, "0123456789abcdef": true,
+		"": false, "..": false, "a/b": false, "a_b": false, "a b": false, "a\n": false, "a.slice": false,
+	} {
+		if err := CheckUID(uid); (err == nil) != want {
+			t.Errorf("UID %q: %v", uid, err)
+		}
 	}
 }

@@ -92,6 +92,9 @@ func (p Pod) containerStatus(m member, n Node, now time.Time) v1.ContainerStatus
 	if k != nil {
 		s.Image, s.ImageID = cmp.Or(k.Image, m.Image), k.ImageRef
 		s.ContainerID = containerID(n, k.ID)
+		if k.User != nil {
+			s.User = &v1.ContainerUser{Linux: k.User.DeepCopy()}
+		}
 	}
 	var previous *Container
 	switch {
@@ -113,6 +116,9 @@ func (p Pod) containerStatus(m member, n Node, now time.Time) v1.ContainerStatus
 	}
 	if previous != nil && previous.State == Exited {
 		s.LastTerminationState.Terminated = p.terminated(n, *previous)
+	}
+	if m.role != ephemeral {
+		s.Resources, s.AllocatedResources = m.statusResources(k), m.Resources.Requests
 	}
 	started := p.isStarted(m)
 	s.Started = &started

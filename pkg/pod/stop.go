@@ -78,7 +78,7 @@ func sortedKeys[V any](m map[string]V) []string {
 // ended plans the end of containers and sandboxes and says whether all are
 // down.
 func (l *planner) ended() bool {
-	if l.busy(RunSandbox, Create, Start, Mount, Prepare) {
+	if l.busy(RunSandbox, Create, Start, Mount, Prepare, Allocate, Actuate) {
 		l.wait("a call in flight ends first")
 		return false
 	}

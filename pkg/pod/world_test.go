@@ -54,8 +54,10 @@ var verbs = map[string]func(w *world, a args, body []string) string{
 	"run":     (*world).verbRun,
 	"runtime": (*world).verbRuntime,
 	"probe":   (*world).verbProbe,
+	"probes":  (*world).verbProbes,
 	"node":    (*world).verbNode,
 	"advance": (*world).verbAdvance,
+	"renew":   (*world).verbRenew,
 	"status":  (*world).verbStatus,
 	"restart": (*world).verbRestart,
 	"record":  (*world).verbRecord,
@@ -248,15 +250,37 @@ func (w *world) finish(a Action, named args) {
 	}
 }
 
+// verbProbe gives an attempt's answer: probe app liveness
+// success|fail|warn|error|broken [below] [id=ID]; below says that the threshold
+// is not reached.
 func (w *world) verbProbe(a args, _ []string) string {
 	probes := map[string]Probe{"startup": Startup, "liveness": Liveness, "readiness": Readiness}
-	results := map[string]Result{"success": Success, "fail": Fail}
+	results := map[string]Result{"success": Success, "fail": Fail, "warn": Success}
+	outcomes := map[string]Outcome{"success": Passed, "fail": Failed, "warn": Warned, "error": Errored, "broken": Broken}
+	result := results[a.word(2)]
+	if a.has("below") {
+		result = ResultNone
+	}
 	id := a.named["id"]
 	if c := w.newest(a.word(0)); c != nil && id == "" {
 		id = c.ID
 	}
-	w.apply(Probed{At: w.now, Container: a.word(0), ContainerID: id, Probe: probes[a.word(1)], Result: results[a.word(2)], Message: a.named["message"]})
+	w.apply(Probed{At: w.now, Container: a.word(0), ContainerID: id, Probe: probes[a.word(1)],
+		Outcome: outcomes[a.word(2)], Result: result, Message: a.named["message"]})
 	return ""
+}
+
+// verbProbes prints the probes that are to run.
+func (w *world) verbProbes(args, []string) string {
+	var out strings.Builder
+	for _, q := range Probes(w.pod, w.node) {
+		fmt.Fprintf(&out, "%s %s at %s", q.ContainerID, strings.ToLower(q.Kind.String()), q.Host)
+		if q.Found {
+			fmt.Fprint(&out, " found")
+		}
+		fmt.Fprintln(&out)
+	}
+	return out.String()
 }
 
 // verbNode changes the node: node runtime="socket is dead" network="".

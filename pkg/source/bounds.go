@@ -28,7 +28,7 @@ func checkSize(doc []byte) error {
 	}
 	var root yamlv3.Node // aliases stay references in it
 	if err := yamlv3.Unmarshal(doc, &root); err != nil {
-		return fmt.Errorf("not valid YAML: %w", err)
+		return notYAML(doc, err)
 	}
 	w := weigher{known: map[*yamlv3.Node]int{}}
 	_, err := w.weigh(&root)

@@ -13,14 +13,20 @@ import (
 // contents is what one origin, a file or a URL, gives.
 type contents struct {
 	pods     []Desired
+	objects  []Given
 	problems []Problem
+	// about is the object that is being decoded, for its problems.
+	about string
 }
 
 // maxProblems bounds what is kept, told and logged of one origin.
 const maxProblems = 100
 
-// add notes a problem.
+// add notes a problem. An object that can't be used puts no pod in doubt.
 func (c *contents) add(p Problem) {
+	if c.about != "" {
+		p.Object, p.Pod, p.beside = c.about, "", true
+	}
 	switch n := len(c.problems); {
 	case n < maxProblems:
 		c.problems = append(c.problems, p)
@@ -44,7 +50,7 @@ func (c contents) then(read contents, now time.Time) contents {
 	for _, d := range c.pods {
 		old[fullName(d)] = d
 	}
-	next := contents{problems: read.problems}
+	next := contents{problems: read.problems, objects: c.thenObjects(read)}
 	for _, d := range read.pods {
 		before, known := old[fullName(d)]
 		delete(old, fullName(d))
@@ -76,12 +82,12 @@ func fullName(d Desired) types.NamespacedName {
 func logChanges(log *slog.Logger, before, after []Problem) {
 	for _, p := range after {
 		if !slices.Contains(before, p) {
-			log.Error("manifest can't be used", "origin", p.Origin, "pod", p.Pod, "field", p.Field, "problem", p.Message)
+			log.Error("manifest can't be used", "origin", p.Origin, "pod", p.Pod, "object", p.Object, "field", p.Field, "problem", p.Message)
 		}
 	}
 	for _, p := range before {
 		if !slices.Contains(after, p) {
-			log.Info("manifest problem is gone", "origin", p.Origin, "pod", p.Pod, "field", p.Field)
+			log.Info("manifest problem is gone", "origin", p.Origin, "pod", p.Pod, "object", p.Object, "field", p.Field)
 		}
 	}
 }

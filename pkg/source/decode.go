@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -19,6 +20,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/nodeagent/nodeagent/pkg/manifest"
+	"github.com/nodeagent/nodeagent/pkg/objects"
 )
 
 // maxManifest is the size in bytes of the largest file or body that is read
@@ -73,6 +75,23 @@ func documents(data []byte) (docs [][]byte, errs []error) {
 	}
 }
 
+var (
+	// lineOf finds where in a document the YAML ends to be valid.
+	lineOf = regexp.MustCompile(`line \d+`)
+	// secretive is found in a document that may be a Secret.
+	secretive = regexp.MustCompile(`kind["']?\s*:\s*["']?Secret|stringData`)
+)
+
+// notYAML says what is wrong with a document; where it may hold a secret, only
+// in which line: the parser's words quote what they are about.
+func notYAML(doc []byte, err error) error {
+	says := strings.Join(strings.Fields(err.Error()), " ")
+	if secretive.Match(doc) {
+		says = strings.TrimSpace(lineOf.FindString(says) + " (what is not shown, as it may hold a secret)")
+	}
+	return fmt.Errorf("not valid YAML: %s", says)
+}
+
 // toJSON converts one YAML document within bounds, refusing keys that are given
 // twice.
 func toJSON(doc []byte) ([]byte, error) {
@@ -81,7 +100,7 @@ func toJSON(doc []byte) ([]byte, error) {
 	}
 	asJSON, err := yaml.YAMLToJSONStrict(doc)
 	if err != nil {
-		return nil, fmt.Errorf("not valid YAML: %s", strings.Join(strings.Fields(err.Error()), " "))
+		return nil, notYAML(doc, err)
 	}
 	return asJSON, nil
 }
@@ -100,6 +119,8 @@ func (p place) document(doc []byte, c *contents) {
 		p.pod(doc, "", c)
 	case kind.APIVersion == "v1" && (kind.Kind == "PodList" || kind.Kind == "List"):
 		p.list(doc, kind.Kind, c)
+	case p.isObject(kind):
+		p.object(doc, kind, "", c)
 	default:
 		p.otherKind(doc, kind, "kind", c)
 	}
@@ -109,8 +130,8 @@ func (p place) document(doc []byte, c *contents) {
 // of them; any other may be a pod in disguise, say with an error in its kind.
 func (p place) otherKind(doc []byte, kind metav1.TypeMeta, path string, c *contents) {
 	c.add(Problem{Origin: p.origin, Pod: nameIn(doc), Field: path,
-		Message: fmt.Sprintf("%q of %q isn't built yet: only Pod, PodList and List of v1 are taken", kind.Kind, kind.APIVersion),
-		beside:  kind.APIVersion == "v1" && (kind.Kind == "ConfigMap" || kind.Kind == "Secret")})
+		Message: fmt.Sprintf("%q of %q is not taken from here: only Pod, PodList and List of v1, and without an apiserver ConfigMap, Secret and RuntimeClass", kind.Kind, kind.APIVersion),
+		beside:  kind.APIVersion == "v1" && (kind.Kind == objects.ConfigMap || kind.Kind == objects.Secret)})
 }
 
 // list takes in the pods of a PodList, or of a List that may hold other things.
@@ -134,6 +155,10 @@ func (p place) list(doc []byte, kind string, c *contents) {
 			p.pod(item, path+".", c)
 			continue
 		}
+		if p.isObject(meta) {
+			p.object(item, meta, path+".", c)
+			continue
+		}
 		p.otherKind(item, meta, path+".kind", c)
 	}
 }
@@ -154,7 +179,7 @@ func (p place) pod(doc []byte, prefix string, c *contents) {
 	}
 	manifest.Default(pod)
 	name := pod.Namespace + "/" + pod.Name
-	errs := manifest.Validate(pod)
+	errs := manifest.Validate(pod, p.joined)
 	// Some come in the order of a map, and the same problems must be equal.
 	slices.SortStableFunc(errs, func(a, b *field.Error) int { return strings.Compare(a.Error(), b.Error()) })
 	for _, err := range errs {

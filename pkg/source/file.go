@@ -21,35 +21,40 @@ const spread = 10 * time.Millisecond
 
 // fileSource is the source of pods in a folder or a file.
 type fileSource struct {
-	path   string
-	node   string
-	reread time.Duration
-	log    *slog.Logger
+	FileOptions
+	log *slog.Logger
+}
+
+// FileOptions says where pods are read.
+type FileOptions struct {
+	Path     string        // of a folder or file
+	NodeName string        // whose pods they are
+	Reread   time.Duration // between two looks though nothing is noticed, 20 s when 0
+	// Joined says that an apiserver has the objects that pods refer to.
+	Joined bool
 }
 
 // NewFile gives the pods in the files of a folder, or in a single file
-// (behaviour rows 1.1-1, 1.1-2). Changes are noticed at once; reread is how
-// often the path is looked at all the same, 20 s when 0. A path that doesn't
-// exist gives no pods until it appears.
-func NewFile(path, nodeName string, reread time.Duration) Source {
-	if reread <= 0 {
-		reread = 20 * time.Second
+// (behaviour rows 1.1-1, 1.1-2). Changes are noticed at once. A path that
+// doesn't exist gives no pods until it appears.
+func NewFile(o FileOptions) Source {
+	if o.Reread <= 0 {
+		o.Reread = 20 * time.Second
 	}
-	if absolute, err := filepath.Abs(path); err == nil {
-		path = absolute // fails only without a working folder
+	if absolute, err := filepath.Abs(o.Path); err == nil {
+		o.Path = absolute // fails only without a working folder
 	}
-	return &fileSource{path: path, node: nodeName, reread: reread,
-		log: slog.With("source", FileName, "path", path)}
+	return &fileSource{FileOptions: o, log: slog.With("source", FileName, "path", o.Path)}
 }
 
 func (f *fileSource) Name() string { return FileName }
 
 // Run is documented at Source.
 func (f *fileSource) Run(ctx context.Context, out chan<- Update) error {
-	w := newWatch(f.path, f.log)
+	w := newWatch(f.Path, f.log)
 	defer w.close()
-	files := folder{path: f.path, place: place{source: FileName, node: f.node}, files: map[string]*entry{}}
-	tick := time.NewTicker(f.reread)
+	files := folder{path: f.Path, place: place{source: FileName, node: f.NodeName, joined: f.Joined}, files: map[string]*entry{}}
+	tick := time.NewTicker(f.Reread)
 	defer tick.Stop()
 	look := time.NewTimer(0) // when to look at the files next
 	defer look.Stop()

@@ -19,7 +19,7 @@ func watchFiles(t testing.TB, path string, reread time.Duration) <-chan Update {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_ = NewFile(path, "node1", reread).Run(ctx, out) // ends with ctx
+		_ = NewFile(FileOptions{Path: path, NodeName: "node1", Reread: reread}).Run(ctx, out) // ends with ctx
 	}()
 	t.Cleanup(func() { cancel(); <-ended })
 	return out

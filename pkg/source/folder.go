@@ -53,7 +53,7 @@ type fileKey struct {
 }
 
 // scan looks at all files, reading those that changed or are touched; touched
-// is true for a file that was deleted. It says whether pods or problems changed,
+// is true for a file that was deleted. It says whether pods, objects or problems changed,
 // and when to look again though nothing happens (zero: no need).
 func (f *folder) scan(touched map[string]bool, now time.Time) (changed bool, again time.Time) {
 	names, err := list(f.path)
@@ -93,7 +93,7 @@ func (f *folder) scan(touched map[string]bool, now time.Time) (changed bool, aga
 			later(at)
 			continue
 		}
-		changed = changed || len(m.pods) > 0 || len(m.problems) > 0
+		changed = changed || len(m.pods)+len(m.objects)+len(m.problems) > 0
 		delete(f.files, name)
 	}
 	return changed, again
@@ -130,7 +130,7 @@ func (f *folder) look(name string, m *entry, forced bool, now time.Time) (change
 		found.problems = []Problem{{Origin: name, Message: err.Error(), beside: errors.Is(err, errNoFile)}}
 		text = [sha256.Size]byte{}
 	}
-	if until := m.doubtUntil(now); found.held() && now.Before(until) {
+	if until := m.doubtUntil(now); found.unsure() && now.Before(until) {
 		return false, until
 	}
 	before := m.contents
@@ -152,7 +152,7 @@ func (m *entry) doubtUntil(now time.Time) time.Time {
 }
 
 func same(a, b contents) bool {
-	return slices.Equal(a.pods, b.pods) && slices.Equal(a.problems, b.problems)
+	return slices.Equal(a.pods, b.pods) && slices.Equal(a.objects, b.objects) && slices.Equal(a.problems, b.problems)
 }
 
 // update is the full list of what is wanted now.
@@ -161,6 +161,7 @@ func (f *folder) update() Update {
 	for _, name := range slices.Sorted(maps.Keys(f.files)) {
 		m := f.files[name]
 		u.Pods = append(u.Pods, m.pods...)
+		u.Objects = append(u.Objects, m.objects...)
 		u.Problems = append(u.Problems, m.problems...)
 		if m.held() || !m.doubt.IsZero() || !m.missing.IsZero() {
 			u.Held = append(u.Held, name)

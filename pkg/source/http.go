@@ -29,7 +29,9 @@ type HTTPOptions struct {
 	Header   http.Header   // sent with every request
 	Period   time.Duration // between two requests, 20 s when 0
 	NodeName string
-	CA       *x509.CertPool // whom to trust; nil means the system's authorities
+	// Joined says that an apiserver has the objects that pods refer to.
+	Joined bool
+	CA     *x509.CertPool // whom to trust; nil means the system's authorities
 }
 
 // httpSource is the source of pods behind a URL.
@@ -193,7 +195,7 @@ func (u *httpSource) take(a answer, now time.Time) {
 	if !a.unchanged {
 		u.etag, u.modified = a.etag, a.modified
 		if text := sha256.Sum256(a.body); text != u.text {
-			here := place{source: HTTPName, origin: u.origin, node: u.NodeName}
+			here := place{source: HTTPName, origin: u.origin, node: u.NodeName, joined: u.Joined}
 			u.text = text
 			u.contents = u.then(here.decode(a.body), now)
 			u.flaws = u.problems
@@ -206,7 +208,7 @@ func (u *httpSource) take(a answer, now time.Time) {
 
 // update is the full list of what is wanted now.
 func (u *httpSource) update() Update {
-	update := Update{Source: HTTPName, Pods: slices.Clone(u.pods), Problems: slices.Clone(u.problems)}
+	update := Update{Source: HTTPName, Pods: slices.Clone(u.pods), Objects: slices.Clone(u.objects), Problems: slices.Clone(u.problems)}
 	if u.held() {
 		update.Held = []string{u.origin}
 	}

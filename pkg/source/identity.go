@@ -29,6 +29,7 @@ type place struct {
 	source string // FileName or HTTPName
 	origin string
 	node   string
+	joined bool // to an apiserver
 }
 
 // uid is 32 hexadecimal digits made of the pod as written, before defaults, and

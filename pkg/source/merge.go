@@ -14,6 +14,7 @@ type Merge struct {
 	sources   []string
 	latest    map[string]Update
 	accepted  []arrival // oldest first
+	objects   []Given   // one of each name, oldest first
 	conflicts []Problem
 }
 
@@ -64,6 +65,7 @@ func (m Merge) With(u Update) Merge {
 		return rank[claim{a.source, fullName(a.Desired)}] - rank[claim{b.source, fullName(b.Desired)}]
 	})
 	next.accept(append(before, others...))
+	next.acceptObjects(m.objects)
 	return next
 }
 
@@ -121,7 +123,7 @@ func (m Merge) Pods() []Desired {
 // Held are the origins of one source that can't be used now. See Update.Held.
 func (m Merge) Held(source string) []string { return m.latest[source].Held }
 
-// Conflicts are the pods that are ignored for another's sake. Unlike the
+// Conflicts are the pods and objects that are ignored for another's sake. Unlike the
 // problems of the sources nobody has logged them.
 func (m Merge) Conflicts() []Problem { return m.conflicts }
 

@@ -56,11 +56,11 @@ func TestPeer(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Run("file", func(t *testing.T) {
-				p := place{source: FileName, origin: fixture.File.Location, node: fixture.NodeName}
+				p := place{joined: true, source: FileName, origin: fixture.File.Location, node: fixture.NodeName}
 				comparePeer(t, base+"/file", p.decode(manifest), fixture.File)
 			})
 			t.Run("http", func(t *testing.T) {
-				p := place{source: HTTPName, origin: fixture.URL.Location, node: fixture.NodeName}
+				p := place{joined: true, source: HTTPName, origin: fixture.URL.Location, node: fixture.NodeName}
 				comparePeer(t, base+"/http", p.decode(manifest), fixture.URL)
 			})
 		})

@@ -14,8 +14,6 @@ import (
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
-
-	"github.com/nodeagent/nodeagent/pkg/objects"
 )
 
 // The names of the sources, as they appear in the annotation
@@ -38,9 +36,8 @@ type Update struct {
 	Source string // FileName or HTTPName
 	// Pods are in the order of the source: by file name, then by place.
 	Pods []Desired
-	// Objects are what pods may refer to. They are shared and must not be
-	// altered.
-	Objects []objects.Object
+	// Objects are what pods may refer to, in the order of the source.
+	Objects []Given
 	// Held are the origins that give something unusable now. What they gave
 	// before is still in Pods. After a restart of the agent nothing is known of
 	// what they gave, so while Held isn't empty no pod that the runtime shows
@@ -53,6 +50,7 @@ type Update struct {
 type Problem struct {
 	Origin string // path of the file, or URL
 	Pod    string // namespace/name, empty when not known
+	Object string // as in ConfigMap default/settings, when it is about one
 	Field  string // as in spec.containers[0].image, empty when not known
 	// Reason is the reason of the event that belongs to the problem, empty when
 	// there is no pod that an event could be about.
@@ -70,6 +68,9 @@ const FailedValidation = "FailedValidation"
 func (p Problem) Error() string {
 	var b strings.Builder
 	b.WriteString(p.Origin)
+	if p.Object != "" {
+		b.WriteString(": " + p.Object)
+	}
 	if p.Pod != "" {
 		b.WriteString(": pod " + p.Pod)
 	}

@@ -98,7 +98,7 @@ func TestFileConforms(t *testing.T) {
 			if single {
 				read = path
 			}
-			conformance(t, bed{NewFile(read, "node1", time.Hour), put, remove})
+			conformance(t, bed{NewFile(FileOptions{Path: read, NodeName: "node1", Reread: time.Hour}), put, remove})
 		})
 	}
 }

@@ -31,6 +31,7 @@ type actor struct {
 	told     int          // Note.Seq of the newest note that was logged
 	held     atomic.Int32 // start slots of calls that have ended
 	flight   map[string]context.CancelFunc
+	probes   map[probeKey]*probing
 	work     sync.WaitGroup
 
 	mu     sync.Mutex
@@ -41,7 +42,7 @@ func newActor(l *Loop, p pod.Pod) *actor {
 	a := &actor{
 		loop: l, wish: p.Spec, pod: p, mail: newMailbox[pod.Event](),
 		log:    l.Log.With("pod", p.Spec.Namespace+"/"+p.Spec.Name, "uid", p.Spec.UID),
-		flight: map[string]context.CancelFunc{},
+		flight: map[string]context.CancelFunc{}, probes: map[probeKey]*probing{},
 	}
 	a.now.Store(&p)
 	return a
@@ -55,6 +56,9 @@ func (a *actor) run(ctx context.Context) (gone bool) {
 	defer func() {
 		for _, cancel := range a.flight {
 			cancel()
+		}
+		for _, r := range a.probes {
+			r.stop()
 		}
 	}()
 	a.restore()
@@ -92,7 +96,7 @@ func (a *actor) restore() {
 	}
 }
 
-// step plans once and begins what is to be done.
+// step plans once and begins what is to be done, probes too.
 func (a *actor) step(ctx context.Context) (wake time.Time, gone bool) {
 	actions, wake := pod.Plan(a.pod, a.loop.Node(), time.Now())
 	for _, act := range actions {
@@ -110,6 +114,7 @@ func (a *actor) step(ctx context.Context) (wake time.Time, gone bool) {
 		}
 		a.begin(ctx, act)
 	}
+	a.keepProbes(ctx)
 	return wake, false
 }
 
@@ -128,7 +133,7 @@ func (a *actor) begin(ctx context.Context, act pod.Action) {
 	a.flight[act.Key()] = cancel
 	p := a.pod
 	var turn *waiter
-	if act.NeedsSlot() {
+	if act.NeedsSlot() && !looksFirst(p, act) {
 		turn = a.loop.slots.join(rankOf(p, act))
 	}
 	a.work.Go(func() {
@@ -151,6 +156,11 @@ func (a *actor) apply(e pod.Event) {
 	case pod.Judged:
 		delete(a.flight, string(pod.Admit))
 		a.loop.rebalance()
+	case pod.Resized:
+		if d.Verdict.State != pod.Unasked {
+			delete(a.flight, string(pod.Allocate))
+			a.loop.rebalance()
+		}
 	}
 	p := a.pod
 	a.now.Store(&p)

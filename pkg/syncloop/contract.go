@@ -9,6 +9,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/pkg/cri"
 	"github.com/nodeagent/nodeagent/pkg/pod"
+	"github.com/nodeagent/nodeagent/pkg/probe"
 )
 
 // Runtime is the container runtime. Every call is idempotent: what is stopped
@@ -28,12 +29,17 @@ type Runtime interface {
 	// View is what the runtime knows of one pod.
 	View(ctx context.Context, uid types.UID) (pod.View, error)
 
-	Pull(ctx context.Context, p *v1.Pod, container string) (ref, message string, err error)
-	RunSandbox(ctx context.Context, p *v1.Pod, attempt uint32) (pod.Sandbox, error)
+	// Pull tries the credentials in secrets before the node's own.
+	Pull(ctx context.Context, p *v1.Pod, container string, secrets []*v1.Secret) (ref, message string, err error)
+	RunSandbox(ctx context.Context, p *v1.Pod, r cri.SandboxRequest) (pod.Sandbox, error)
 	Create(ctx context.Context, p *v1.Pod, r cri.CreateRequest) (pod.Container, error)
 	Start(ctx context.Context, p *v1.Pod, c pod.Container) (pod.Container, error)
 	Stop(ctx context.Context, id string, grace time.Duration) error
 	Remove(ctx context.Context, id string) error
+	// Update gives a container that runs the resources of its spec.
+	Update(ctx context.Context, p *v1.Pod, container, id string) error
+	// MemoryUsage of a container in bytes, that of its caches included.
+	MemoryUsage(ctx context.Context, id string) (int64, error)
 	StopSandbox(ctx context.Context, id string) error
 	RemoveSandbox(ctx context.Context, id string) error
 
@@ -48,16 +54,29 @@ type Volumes interface {
 	Prepare(p *v1.Pod) error
 	// Mount makes all volumes ready and says where each is on the host.
 	Mount(ctx context.Context, p *v1.Pod) (map[string]string, error)
+	// BindSubPaths says where the parts of volumes that a container mounts are
+	// on the host, by the index of the volumeMount.
+	BindSubPaths(ctx context.Context, p *v1.Pod, c *v1.Container, hosts, values map[string]string) (map[int]string, error)
 	Unmount(ctx context.Context, uid types.UID) error
 	// RemovePod removes the pod's folder, in which nothing is mounted.
 	RemovePod(ctx context.Context, uid types.UID) error
+	// KeepUsers writes the user IDs that the pod's own user namespace has, for
+	// later processes and agents; DropUsers forgets them.
+	KeepUsers(uid types.UID, ids pod.IDs) error
+	DropUsers(uid types.UID) error
 	// PodDirs are the pods that have a folder.
 	PodDirs() ([]types.UID, error)
 }
 
 // Cgroups are the pods' cgroups.
 type Cgroups interface {
+	// Create makes the pod's cgroup, or gives one that exists its values anew.
 	Create(ctx context.Context, p *v1.Pod) error
+	// Grow does so with the greater of both pods' values, which differ in
+	// their resources.
+	Grow(ctx context.Context, from, to *v1.Pod) error
+	// MemoryUsage of the pod in bytes, that of its caches included.
+	MemoryUsage(ctx context.Context, p *v1.Pod) (int64, error)
 	// Remove removes the pod's cgroup, whatever its QoS class is or was.
 	Remove(ctx context.Context, uid types.UID) error
 	// UpdateQoS sets what the tiers share, for the pods that now run.
@@ -70,7 +89,13 @@ type Records interface {
 	Delete(name string) error
 }
 
-// Hooks runs lifecycle hooks in a running instance.
+// Probes makes the attempts of probes; when, the loop says.
+type Probes interface {
+	Ask(q pod.Probing) probe.Ask
+}
+
+// Hooks runs lifecycle hooks in a running instance, and says what people are to
+// know of it.
 type Hooks interface {
-	Run(ctx context.Context, p *v1.Pod, containerID string, h *v1.LifecycleHandler) error
+	Run(ctx context.Context, h probe.Hook) (told []pod.Note, err error)
 }

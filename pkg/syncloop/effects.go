@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -12,6 +14,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/env"
 	"github.com/nodeagent/nodeagent/pkg/ledger"
 	"github.com/nodeagent/nodeagent/pkg/pod"
+	"github.com/nodeagent/nodeagent/pkg/probe"
 )
 
 // pullDeadline bounds a pull that makes progress; one that makes none is ended
@@ -31,18 +34,26 @@ func (a *actor) do(ctx, wish context.Context, turn *waiter, p pod.Pod, act pod.A
 			return pod.Judged{At: time.Now(), Verdict: verdict}
 		}
 		err = failure
+	case pod.Allocate:
+		e, failure := a.allocate(p)
+		if failure == nil {
+			return e
+		}
+		err = failure
 	case pod.RunSandbox, pod.Create, pod.Start:
 		err = a.inSlot(ctx, wish, turn, p, &done)
 	case pod.Pull:
 		wish, cancel := context.WithTimeout(wish, pullDeadline)
 		defer cancel()
+		secrets, missing := a.pullSecrets(p.Spec)
+		done.Told = missing
 		var message string
-		done.Image, message, err = a.loop.Runtime.Pull(wish, p.Spec, act.Container)
+		done.Image, message, err = a.loop.Runtime.Pull(wish, p.Spec, act.Container, secrets)
 		if err == nil {
-			done.Told = []pod.Note{{Reason: "Pulled", Message: message}}
+			done.Told = append(done.Told, pod.Note{Reason: "Pulled", Message: message})
 		}
 	case pod.PostStart, pod.PreStop:
-		err = a.hook(wish, p, act)
+		done.Told, err = a.hook(wish, p, act)
 	default:
 		if act.Kind == pod.Mount {
 			ctx = wish
@@ -58,19 +69,55 @@ func (a *actor) do(ctx, wish context.Context, turn *waiter, p pod.Pod, act pod.A
 	return done
 }
 
+// pullSecrets are the pod's registry credentials, and what people are told of
+// those that aren't there (behaviour row 1.10-9). The image may be had without.
+func (a *actor) pullSecrets(p *v1.Pod) (secrets []*v1.Secret, told []pod.Note) {
+	var missing []string
+	for _, ref := range p.Spec.ImagePullSecrets {
+		if ref.Name == "" {
+			continue // an apiserver lets it pass
+		}
+		s, err := a.loop.Objects.Secret(p.Namespace, ref.Name)
+		if err != nil {
+			missing = append(missing, ref.Name)
+			continue
+		}
+		secrets = append(secrets, s)
+	}
+	if len(missing) > 0 {
+		told = []pod.Note{{Warning: true, Reason: "FailedToRetrieveImagePullSecret", Message: fmt.Sprintf(
+			"Unable to retrieve some image pull secrets (%s); attempting to pull the image may not succeed.", strings.Join(missing, ", "))}}
+	}
+	return secrets, told
+}
+
 // admit asks the ledger and writes the grant before anybody acts on it.
 func (a *actor) admit(p pod.Pod) (pod.Verdict, error) {
 	claim := ledger.ClaimOf(p.Spec)
 	v := a.loop.grants.admit(claim)
-	if v.State != pod.Granted || p.Setup.Recorded != nil {
+	if v.State != pod.Granted {
 		return v, nil
 	}
 	p.Verdict = v
-	if err := a.loop.Records.Write(string(p.UID()), p.Record()); err != nil {
-		a.loop.release(claim)
-		return pod.Verdict{}, fmt.Errorf("write the grant of the pod: %w", err)
+	var err error
+	if v.Users != (pod.IDs{}) {
+		err = a.loop.Volumes.KeepUsers(p.UID(), v.Users)
 	}
-	return v, nil
+	if err == nil && p.Setup.Recorded == nil {
+		err = a.loop.Records.Write(string(p.UID()), p.Record())
+	}
+	if err == nil {
+		return v, nil
+	}
+	if p.Setup.Recorded == nil && !lives(p.View) { // what runs keeps what it has
+		// User IDs that are on disk are the pod's; others must not get them.
+		dropErr := a.loop.Volumes.DropUsers(p.UID())
+		if dropErr == nil {
+			a.loop.release(claim)
+		}
+		err = errors.Join(err, dropErr)
+	}
+	return pod.Verdict{}, fmt.Errorf("write the grant of the pod: %w", err)
 }
 
 // slotPatience is how long a call may keep its start slot: many times what a
@@ -80,6 +127,19 @@ const slotPatience = 10 * time.Second
 // inSlot runs a create or start call in a start slot, which the actor gives back
 // once it has taken in how the call ended.
 func (a *actor) inSlot(ctx, wish context.Context, turn *waiter, p pod.Pod, done *pod.Done) error {
+	var request cri.CreateRequest
+	if done.Action.Kind == pod.Create {
+		var err error
+		if request, err = a.request(wish, p, done.Action); err != nil {
+			if turn != nil {
+				a.loop.slots.leave(turn)
+			}
+			return err
+		}
+	}
+	if turn == nil {
+		turn = a.loop.slots.join(rankOf(p, done.Action))
+	}
 	if err := turn.wait(wish); err != nil {
 		return err
 	}
@@ -96,7 +156,7 @@ func (a *actor) inSlot(ctx, wish context.Context, turn *waiter, p pod.Pod, done 
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	return a.start(ctx, p, done)
+	return a.start(ctx, p, request, done)
 }
 
 func rankOf(p pod.Pod, act pod.Action) rank {
@@ -106,19 +166,20 @@ func rankOf(p pod.Pod, act pod.Action) rank {
 	return rank{critical: prio >= pod.SystemCritical, failed: failed, priority: prio, since: p.Started}
 }
 
-func (a *actor) start(ctx context.Context, p pod.Pod, done *pod.Done) error {
+func (a *actor) start(ctx context.Context, p pod.Pod, request cri.CreateRequest, done *pod.Done) error {
 	act := done.Action
 	switch act.Kind {
 	case pod.RunSandbox:
-		s, err := a.loop.Runtime.RunSandbox(ctx, p.Spec, act.Attempt)
-		done.Sandbox = &s
-		return err
-	case pod.Create:
-		req, err := a.request(p, act)
+		req, notes, err := a.loop.sandbox(p, act)
+		done.Told = notes
 		if err != nil {
 			return err
 		}
-		c, err := a.loop.Runtime.Create(ctx, p.Spec, req)
+		s, err := a.loop.Runtime.RunSandbox(ctx, p.Spec, req)
+		done.Sandbox = &s
+		return err
+	case pod.Create:
+		c, err := a.loop.Runtime.Create(ctx, p.Spec, request)
 		done.Container = &c
 		return err
 	}
@@ -132,18 +193,35 @@ func (a *actor) start(ctx context.Context, p pod.Pod, done *pod.Done) error {
 	return fmt.Errorf("start container %s: instance %s is gone", act.Container, act.ID)
 }
 
+// looksFirst says that the container is to be made from parts of volumes: to
+// find them may take for ever, on a dead mount, and nobody queues meanwhile.
+func looksFirst(p pod.Pod, act pod.Action) bool {
+	c := pod.FindContainer(p.Spec, act.Container)
+	return act.Kind == pod.Create && c != nil && slices.ContainsFunc(c.VolumeMounts, func(m v1.VolumeMount) bool {
+		return m.SubPath != "" || m.SubPathExpr != ""
+	})
+}
+
 // request is what is asked of the runtime for a new instance.
-func (a *actor) request(p pod.Pod, act pod.Action) (cri.CreateRequest, error) {
+func (a *actor) request(ctx context.Context, p pod.Pod, act pod.Action) (cri.CreateRequest, error) {
 	req := cri.CreateRequest{
 		Container: act.Container, SandboxID: act.ID, Attempt: act.Attempt, ImageRef: act.Image,
-		Mounts: a.volumes(), PodIPs: sandboxIPs(p.View, act.ID),
+		Mounts: a.volumes(), PodIPs: sandboxIPs(p.View, act.ID), Users: p.Verdict.Users,
 	}
 	c := pod.FindContainer(p.Spec, act.Container)
 	if c == nil {
 		return req, cri.ConfigError(act.Container, errors.New("the pod has no such container any more"))
 	}
 	var err error
+	if req.Handler, err = a.loop.handler(p.Spec); err != nil {
+		return req, cri.ConfigError(act.Container, err)
+	}
 	if req.Env, err = a.loop.Env.Container(p.Spec, c, env.Surroundings{PodIPs: req.PodIPs, Volumes: req.Mounts}); err != nil {
+		return req, cri.ConfigError(act.Container, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.loop.Timeout)
+	defer cancel()
+	if req.SubPaths, err = a.loop.Volumes.BindSubPaths(ctx, p.Spec, c, req.Mounts, env.Values(req.Env)); err != nil {
 		return req, cri.ConfigError(act.Container, err)
 	}
 	return req, nil
@@ -163,13 +241,18 @@ func (a *actor) settle(ctx context.Context, p pod.Pod, done *pod.Done) error {
 	l, act := a.loop, done.Action
 	switch act.Kind {
 	case pod.Prepare:
-		return errors.Join(l.Volumes.Prepare(p.Spec), l.Cgroups.Create(ctx, p.Spec))
+		return errors.Join(l.Volumes.Prepare(p.Spec), l.Cgroups.Grow(ctx, p.Actuated(), p.Spec))
+	case pod.Actuate:
+		return a.actuate(ctx, p)
 	case pod.Mount:
 		mounts, err := l.Volumes.Mount(ctx, p.Spec)
+		if err != nil {
+			return err // what was mounted before is still what containers get
+		}
 		a.mu.Lock()
 		a.mounts = mounts
 		a.mu.Unlock()
-		return err
+		return nil
 	case pod.Observe:
 		view, err := l.Runtime.View(ctx, p.UID())
 		done.View = &view
@@ -189,6 +272,9 @@ func (a *actor) settle(ctx context.Context, p pod.Pod, done *pod.Done) error {
 	case pod.Erase:
 		return errors.Join(l.Volumes.RemovePod(ctx, p.UID()), l.Runtime.RemoveLogs(ctx, p.Spec.Namespace, p.Spec.Name, p.UID()), l.Records.Delete(string(p.UID())))
 	case pod.Release:
+		if err := l.Volumes.DropUsers(p.UID()); err != nil {
+			return err
+		}
 		l.release(ledger.ClaimOf(p.Spec))
 		return nil
 	case pod.Save:
@@ -207,22 +293,20 @@ func (a *actor) volumes() map[string]string {
 
 // hook runs the container's postStart or preStop hook, the latter within its
 // grace.
-func (a *actor) hook(ctx context.Context, p pod.Pod, act pod.Action) error {
+func (a *actor) hook(ctx context.Context, p pod.Pod, act pod.Action) ([]pod.Note, error) {
 	c := pod.FindContainer(p.Spec, act.Container)
 	if c == nil || c.Lifecycle == nil {
-		return nil
+		return nil, nil
 	}
-	if act.Kind == pod.PostStart {
-		return a.runHook(ctx, p.Spec, act.ID, c.Lifecycle.PostStart)
+	h := c.Lifecycle.PostStart
+	if act.Kind == pod.PreStop {
+		h = c.Lifecycle.PreStop
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, act.Grace)
+		defer cancel()
 	}
-	ctx, cancel := context.WithTimeout(ctx, act.Grace)
-	defer cancel()
-	return a.runHook(ctx, p.Spec, act.ID, c.Lifecycle.PreStop)
-}
-
-func (a *actor) runHook(ctx context.Context, spec *v1.Pod, id string, h *v1.LifecycleHandler) error {
 	if h == nil {
-		return nil
+		return nil, nil
 	}
-	return a.loop.Hooks.Run(ctx, spec, id, h)
+	return a.loop.Hooks.Run(ctx, probe.Hook{LifecycleHandler: h, Container: c, ContainerID: act.ID, Host: p.Address(a.loop.Node())})
 }

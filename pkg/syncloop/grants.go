@@ -6,6 +6,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/nodeagent/nodeagent/pkg/cri"
 	"github.com/nodeagent/nodeagent/pkg/ledger"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 )
@@ -35,6 +36,36 @@ func (g *grants) release(c ledger.Claim) (next []types.UID) {
 	defer g.mu.Unlock()
 	g.ledger, next = ledger.Release(g.ledger, c)
 	return next
+}
+
+// resize asks for other resources than the pod was granted.
+func (g *grants) resize(r ledger.Resizing) (v pod.Verdict) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ledger, v = ledger.Resize(g.ledger, r)
+	return v
+}
+
+// resized makes the claim, which is on disk, the pod's grant.
+func (g *grants) resized(c ledger.Claim) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ledger = ledger.Resized(g.ledger, c)
+}
+
+// due are the pods whose deferred resizes would be granted now.
+func (g *grants) due() []types.UID {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return ledger.Due(g.ledger)
+}
+
+// learn takes in what the runtime can do. It comes before any pod is judged,
+// and again with each new session.
+func (g *grants) learn(rt cri.Runtime) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ledger.Host.StrictGroups = rt.StrictGroups
 }
 
 // would says what the verdict on a pod would be, and grants nothing.

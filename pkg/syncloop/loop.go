@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodeagent/nodeagent/pkg/cri"
+	"github.com/nodeagent/nodeagent/pkg/dns"
 	"github.com/nodeagent/nodeagent/pkg/env"
 	"github.com/nodeagent/nodeagent/pkg/ledger"
 	"github.com/nodeagent/nodeagent/pkg/objects"
@@ -29,11 +30,14 @@ type Config struct {
 	Volumes Volumes
 	Cgroups Cgroups
 	Records Records
+	Probes  Probes
 	Hooks   Hooks
 	// Env finds the variables of containers, from Objects.
 	Env     env.Resolver
 	Objects *objects.Store
-	Log     *slog.Logger
+	// DNS finds the resolver configuration of sandboxes.
+	DNS dns.Settings
+	Log *slog.Logger
 	// Sources are the names of all sources that will deliver. Nothing is ended
 	// before each has done so once.
 	Sources []string
@@ -41,10 +45,11 @@ type Config struct {
 	Known map[types.UID]pod.Record
 	// Node is what is known of the node from the start.
 	Node pod.Node
-	// Allocatable is what pods may have together.
-	Allocatable v1.ResourceList
-	// Sysctls are those that pods may set besides the safe ones.
-	Sysctls []string
+	// LimitedSwap says that containers may use swap (memorySwap.swapBehavior).
+	LimitedSwap bool
+	// Ledger is what there is to grant. What the runtime can do is learned from
+	// it.
+	Ledger ledger.Ledger
 	// Slots is how many create and start calls run at once, at least 1.
 	Slots int
 	// Timeout bounds each runtime call (runtimeRequestTimeout).
@@ -97,7 +102,7 @@ func New(c Config) *Loop {
 		actors: map[types.UID]*actor{}, merge: source.NewMerge(c.Sources...),
 		adopted: map[types.UID]types.UID{}, ended: map[types.UID]bool{}, spared: map[types.UID]bool{},
 	}
-	l.grants.ledger = ledger.Ledger{Allocatable: c.Allocatable, Sysctls: c.Sysctls}
+	l.grants.ledger = c.Ledger
 	node := c.Node
 	node.Runtime = cmp.Or(node.Runtime, "not asked yet")
 	l.node.Store(&node)
@@ -151,17 +156,20 @@ func (l *Loop) Hung(now time.Time) time.Duration {
 	return now.Sub(since)
 }
 
-// take merges what a source wants now. Pods that are ignored for another's
+// beside names, in Objects, what all sources give beside pods.
+const beside = "manifests"
+
+// take merges what a source wants now. Pods and objects that are ignored for another's
 // sake are told once.
 func (l *Loop) take(u source.Update) {
 	before := l.merge.Conflicts()
 	l.mu.Lock()
 	l.merge = l.merge.With(u)
 	l.mu.Unlock()
-	l.renew(l.Objects.Replace(u.Source, u.Objects))
+	l.renew(l.Objects.Replace(beside, l.merge.Objects()))
 	for _, c := range l.merge.Conflicts() {
 		if !slices.Contains(before, c) {
-			l.Log.Error("pod is not taken", "origin", c.Origin, "pod", c.Pod, "field", c.Field, "problem", c.Message)
+			l.Log.Error("manifest is not taken", "origin", c.Origin, "pod", c.Pod, "object", c.Object, "field", c.Field, "problem", c.Message)
 		}
 	}
 }
@@ -279,7 +287,7 @@ func (l *Loop) want(ctx context.Context, d source.Desired) {
 	case a == nil:
 		// Asked here, in their order, pods that come together are let in in that
 		// order; the actor asks again and writes the grant.
-		l.grants.admit(ledger.ClaimOf(d.Pod))
+		l.grants.admit(ledger.ClaimOf(l.allocated(d.Pod)))
 		w.Hashes = hashes(d.Pod)
 		l.start(ctx, w)
 	case !l.ended[d.Pod.UID] && a.wish != d.Pod:
@@ -347,6 +355,7 @@ func (l *Loop) release(c ledger.Claim) {
 			a.mail.put(pod.Judged{At: time.Now()})
 		}
 	}
+	l.resizeDeferred()
 	l.rebalance()
 }
 

@@ -48,7 +48,7 @@ func (l *Loop) enter(found listed) {
 	}
 	for _, d := range l.merge.Pods() {
 		if f, ok := found[d.Pod.UID]; ok && lives(f.View) {
-			l.grants.enter(ledger.ClaimOf(d.Pod))
+			l.grants.enter(ledger.ClaimOf(l.allocated(d.Pod)))
 		}
 	}
 	l.enterKnown(found)

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodeagent/nodeagent/pkg/pod"
+	"github.com/nodeagent/nodeagent/pkg/probe"
 )
 
 // disk is what the machine keeps beside the runtime: folders, mounts, cgroups
@@ -22,7 +23,11 @@ type disk struct {
 	folders map[types.UID]bool
 	mounts  map[types.UID]bool
 	cgroups map[types.UID]bool
+	milli   map[types.UID]int64 // CPU requests that the cgroups were set to
+	users   map[types.UID]pod.IDs
 	records map[string][]byte
+	// allocated are the CPU requests that the records grant.
+	allocated map[types.UID]int64
 	// last is the record written last, and what it said before.
 	last   string
 	before []byte
@@ -30,8 +35,8 @@ type disk struct {
 }
 
 func newDisk(w *world) *disk {
-	return &disk{world: w, folders: map[types.UID]bool{}, mounts: map[types.UID]bool{}, cgroups: map[types.UID]bool{},
-		records: map[string][]byte{}, lost: map[types.UID]bool{}}
+	return &disk{world: w, folders: map[types.UID]bool{}, mounts: map[types.UID]bool{}, cgroups: map[types.UID]bool{}, milli: map[types.UID]int64{}, users: map[types.UID]pod.IDs{},
+		records: map[string][]byte{}, allocated: map[types.UID]int64{}, lost: map[types.UID]bool{}}
 }
 
 // touch is one operation on the disk: it takes its time and may fail, and is
@@ -80,6 +85,26 @@ func (a *agent) Mount(ctx context.Context, p *v1.Pod) (map[string]string, error)
 	})
 }
 
+// BindSubPaths may hang for as long as it is waited for, as on a dead mount.
+func (a *agent) BindSubPaths(ctx context.Context, p *v1.Pod, c *v1.Container, _, _ map[string]string) (map[int]string, error) {
+	if len(c.VolumeMounts) == 0 {
+		return nil, nil
+	}
+	what := fmt.Sprintf("bind subPaths of %s/%s", p.UID, c.Name)
+	defer a.once(what)()
+	hangs := false
+	a.world.locked(func() { hangs = !a.world.quiet && chance(a.world.dice("hang %s", what), 10) })
+	if hangs {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return nil, a.touch(ctx, what, func() {
+		if !a.world.disk.mounts[p.UID] {
+			a.world.violated("subPaths of %s are bound while its volumes are not mounted", p.UID)
+		}
+	})
+}
+
 func (a *agent) Unmount(ctx context.Context, uid types.UID) error {
 	defer a.once("unmount " + string(uid))()
 	return a.touch(ctx, "unmount "+string(uid), func() {
@@ -94,7 +119,19 @@ func (a *agent) RemovePod(ctx context.Context, uid types.UID) error {
 			a.world.violated("folder of %s is removed while volumes are mounted", uid)
 		}
 		delete(a.world.disk.folders, uid)
+		delete(a.world.disk.users, uid)
 	})
+}
+
+func (a *agent) KeepUsers(uid types.UID, ids pod.IDs) error {
+	return a.touch(context.Background(), "write user IDs of "+string(uid), func() {
+		a.world.disk.folders[uid] = true
+		a.world.disk.users[uid] = ids
+	})
+}
+
+func (a *agent) DropUsers(uid types.UID) error {
+	return a.touch(context.Background(), "remove user IDs of "+string(uid), func() { delete(a.world.disk.users, uid) })
 }
 
 func (a *agent) PodDirs() (out []types.UID, err error) {
@@ -104,10 +141,6 @@ func (a *agent) PodDirs() (out []types.UID, err error) {
 
 // groups are the pods' cgroups, as the loop calls them.
 type groups struct{ *agent }
-
-func (g groups) Create(ctx context.Context, p *v1.Pod) error {
-	return g.touch(ctx, "make cgroup of "+string(p.UID), func() { g.world.disk.cgroups[p.UID] = true })
-}
 
 func (g groups) Remove(ctx context.Context, uid types.UID) error {
 	return g.touch(ctx, "remove cgroup of "+string(uid), func() { delete(g.world.disk.cgroups, uid) })
@@ -128,6 +161,7 @@ func (r records) Write(name string, v any) error {
 		d := r.world.disk
 		d.last, d.before = name, d.records[name]
 		d.records[name] = content
+		d.allocated[types.UID(name)] = milli(v.(pod.Record).Spec)
 	})
 }
 
@@ -136,6 +170,7 @@ func (r records) Delete(name string) error {
 	return r.touch(context.Background(), "delete record "+name, func() {
 		d := r.world.disk
 		delete(d.records, name)
+		delete(d.allocated, types.UID(name))
 		if d.last == name {
 			d.last = ""
 		}
@@ -173,7 +208,11 @@ func (d *disk) known() map[types.UID]pod.Record {
 // their container.
 type hooks struct{ *agent }
 
-func (h hooks) Run(ctx context.Context, p *v1.Pod, id string, hook *v1.LifecycleHandler) error {
+func (h hooks) Run(ctx context.Context, k probe.Hook) ([]pod.Note, error) {
+	return nil, h.sleep(ctx, k.ContainerID, k.LifecycleHandler)
+}
+
+func (h hooks) sleep(ctx context.Context, id string, hook *v1.LifecycleHandler) error {
 	seconds := hook.Sleep.Seconds
 	defer h.once(fmt.Sprintf("hook %p in %s", hook, id))() // postStart may be ending while preStop begins
 	var ended chan struct{}

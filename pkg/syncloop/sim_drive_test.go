@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/nodeagent/nodeagent/pkg/ledger"
 	"github.com/nodeagent/nodeagent/pkg/objects"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 	"github.com/nodeagent/nodeagent/pkg/source"
@@ -26,8 +27,10 @@ func (w *world) startAgent() {
 	w.checks.begin(known)
 	names := slices.Sorted(maps.Keys(w.sources))
 	a.loop = New(Config{
-		Runtime: a, Volumes: a, Cgroups: groups{a}, Records: records{a}, Hooks: hooks{a}, Objects: &objects.Store{}, Log: slog.New(slog.DiscardHandler),
-		Sources: names, Known: known, Allocatable: capacity, Slots: slotCount, Timeout: callLimit,
+		Runtime: a, Volumes: a, Cgroups: groups{a}, Records: records{a}, Probes: probes{a}, Hooks: hooks{a}, Objects: &objects.Store{}, Log: slog.New(slog.DiscardHandler),
+		Sources: names, Known: known, Ledger: ledger.Ledger{
+			Allocatable: capacity, Users: ledger.Users{First: 65536, Length: 65536, Count: 40, Held: maps.Clone(w.disk.users)},
+		}, Slots: slotCount, Timeout: callLimit,
 		Node:      pod.Node{Name: "n1", HostIPs: []string{"192.168.0.1"}},
 		Connected: func(context.Context) error { return nil },
 	})
@@ -128,6 +131,7 @@ func (w *world) makeNeeded(d *draft) {
 	d.pod.Spec.Containers = d.pod.Spec.Containers[:1]
 	c := &d.pod.Spec.Containers[0]
 	c.Image, c.Ports, c.Lifecycle = "term=1s", nil, nil
+	c.StartupProbe, c.LivenessProbe, c.ReadinessProbe = nil, nil, nil
 	d.pod.Spec.RestartPolicy, d.pod.Spec.ActiveDeadlineSeconds = "Always", nil
 	c.Resources.Requests = nil
 	w.runtime.needs = d.pod.UID
@@ -144,9 +148,17 @@ func (w *world) put(o *origins, d *draft) {
 // meddle draws one change of a source.
 func (w *world) meddle(r *rand.Rand, add func(time.Duration, func()), at time.Duration, o *origins, d *draft) {
 	pause := between(r, 100*time.Millisecond, time.Minute)
-	switch r.IntN(4) {
+	switch r.IntN(6) {
 	case 0:
-		add(at, func() { d.change(w.dice("change %s", d.origin)); w.put(o, d) })
+		resize := chance(r, 60)
+		add(at, func() {
+			if d.change(w.dice("change %s", d.origin)); resize {
+				d.resize(w.dice("resize %s", d.origin))
+			}
+			w.put(o, d)
+		})
+	case 4, 5:
+		add(at, func() { d.resize(w.dice("resize %s", d.origin)); w.put(o, d) })
 	case 1:
 		add(at, func() { w.say("%s is removed", d.origin); o.remove(d.origin) })
 	case 2:

@@ -41,6 +41,7 @@ type sandbox struct {
 type container struct {
 	pod.Container
 	pod   *v1.Pod
+	milli int64 // its CPU request
 	life  life
 	timer *time.Timer // its own end
 	// starting counts the start calls that the runtime is at.
@@ -56,10 +57,12 @@ func newMachine(w *world) *machine {
 }
 
 // life is what a container does, as its image says: "run=5s,exit=1,term=2s".
-// Without run it runs for ever; without term it ends at TERM at once, and with
+// Without run it runs for ever, and its probes find it well from up and until ill;
+// without term it ends at TERM at once, and with
 // term=never only by force.
 type life struct {
 	run, term time.Duration
+	up, ill   time.Duration // its server answers from and until then
 	exit      int32
 	ignores   bool
 }
@@ -72,6 +75,10 @@ func lifeOf(image string) life {
 		switch {
 		case key == "run":
 			l.run = d
+		case key == "up":
+			l.up = d
+		case key == "ill":
+			l.ill = d
 		case key == "exit":
 			fmt.Sscan(value, &l.exit)
 		case key == "term" && value == "never":
@@ -114,7 +121,7 @@ func (m *machine) addContainer(id string, p *v1.Pod, r cri.CreateRequest) (*cont
 		return nil, fmt.Errorf("sandbox %s does not run", r.SandboxID)
 	}
 	spec := pod.FindContainer(p, r.Container)
-	c := &container{pod: p, life: lifeOf(spec.Image), ended: make(chan struct{}), Container: pod.Container{
+	c := &container{pod: p, milli: milliOf(p, r.Container), life: lifeOf(spec.Image), ended: make(chan struct{}), Container: pod.Container{
 		ID: id, Name: r.Container, SandboxID: r.SandboxID, Attempt: r.Attempt, State: pod.Created,
 		Image: spec.Image, ImageRef: r.ImageRef, Hash: cri.Hash(spec), CreatedAt: time.Now(),
 	}}

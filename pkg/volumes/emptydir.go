@@ -10,16 +10,16 @@ import (
 	"strings"
 	"time"
 
-	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodeagent/nodeagent/pkg/cgroups"
 )
 
 // emptyDir is a folder that lives as long as its pod (behaviour row 1.12-3):
-// on the root's disk, or in memory as a tmpfs of its own.
+// on the root's disk, or in memory or huge pages as a file system of its own.
 //
 // A file named ready, beside the pod's volumes, says that the folder has been
 // set up once: its owner and mode are the containers' from then on.
@@ -30,56 +30,74 @@ type emptyDir struct {
 
 const emptyDirName = "kubernetes.io~empty-dir"
 
-// The paths are relative to the pods' folder.
-func emptyDirPath(uid types.UID, name string) string {
-	return filepath.Join(string(uid), "volumes", emptyDirName, name)
-}
-
+// readyPath is relative to the pods' folder.
 func readyPath(uid types.UID, name string) string {
 	return filepath.Join(string(uid), "plugins", emptyDirName, name, "ready")
 }
 
+// Folder implements kind.
+func (e *emptyDir) Folder() string { return emptyDirName }
+
 // Mount makes the folder.
-func (e *emptyDir) Mount(ctx context.Context, p *v1.Pod, vol *v1.Volume) (string, error) {
-	var medium v1.StorageMedium
-	if vol.EmptyDir != nil {
-		medium = vol.EmptyDir.Medium
-	}
-	inMemory := medium == v1.StorageMediumMemory
-	if !inMemory && medium != v1.StorageMediumDefault {
-		if strings.HasPrefix(string(medium), string(v1.StorageMediumHugePages)) {
-			return "", fmt.Errorf("medium %q: huge pages are not built yet; there are \"\" (disk) and Memory", medium)
-		}
-		return "", fmt.Errorf("medium %q: want \"\" (disk) or Memory", medium)
+func (e *emptyDir) Mount(_ context.Context, p *v1.Pod, vol *v1.Volume) (string, error) {
+	mount, err := e.medium(p, vol)
+	if err != nil {
+		return "", err
 	}
 	root, err := os.OpenRoot(e.pods)
 	if err != nil {
 		return "", err
 	}
 	defer func() { _ = root.Close() }() // opened to read: nothing to lose
-	dir := emptyDirPath(p.UID, vol.Name)
+	dir, marker := volumePath(p.UID, emptyDirName, vol.Name), readyPath(p.UID, vol.Name)
 	path := filepath.Join(e.pods, dir)
-	mounted := false
-	if inMemory {
-		if mounted, err = isMounted(path); err != nil {
-			return "", err
-		}
+	mounted, err := isMounted(e.pods, dir)
+	if err != nil {
+		return "", err
 	}
-	if ready(root, dir, readyPath(p.UID, vol.Name)) && mounted == inMemory {
+	if ready(root, dir, marker) && mounted == (mount != nil) {
 		return path, nil
 	}
-	if err := root.MkdirAll(dir, 0o750); err != nil {
+	f, err := makeBeneath(e.pods, dir)
+	if err != nil {
 		return "", err
 	}
-	if inMemory && !mounted {
-		if err := mountTmpfs(root, dir, e.size(p, vol)); err != nil {
+	defer func() { _ = f.Close() }()
+	if mount != nil && !mounted {
+		if err := mount(f); err != nil {
 			return "", err
 		}
 	}
-	if err := setOwner(root, dir, inMemory, p.Spec.SecurityContext); err != nil {
+	top, err := openBeneath(e.pods, dir) // what is mounted there by now
+	if err != nil {
 		return "", err
 	}
-	return path, setReady(root, readyPath(p.UID, vol.Name))
+	defer func() { _ = top.Close() }()
+	if err := setOwner(top, mount != nil, p.Spec.SecurityContext); err != nil {
+		return "", err
+	}
+	return path, setReady(root, marker)
+}
+
+// medium is how the volume's file system is mounted, nil for one on disk.
+func (e *emptyDir) medium(p *v1.Pod, vol *v1.Volume) (func(*os.File) error, error) {
+	var from v1.EmptyDirVolumeSource
+	if vol.EmptyDir != nil {
+		from = *vol.EmptyDir
+	}
+	switch {
+	case from.Medium == v1.StorageMediumDefault:
+		return nil, nil
+	case from.Medium == v1.StorageMediumMemory:
+		return func(f *os.File) error { return mountTmpfs(f, e.size(p, from.SizeLimit)) }, nil
+	case strings.HasPrefix(string(from.Medium), string(v1.StorageMediumHugePages)):
+		page, err := pageSize(p, from.Medium)
+		if err != nil {
+			return nil, fmt.Errorf("medium %q: %w", from.Medium, err)
+		}
+		return func(f *os.File) error { return mountHugePages(f, page, from.SizeLimit) }, nil
+	}
+	return nil, fmt.Errorf("medium %q: want \"\" (disk), Memory, HugePages or HugePages-<size>", from.Medium)
 }
 
 // ready says whether the volume was set up before and is still there.
@@ -99,12 +117,12 @@ func setReady(root *os.Root, marker string) error {
 	return root.WriteFile(marker, nil, 0o640)
 }
 
-// size of the tmpfs in bytes: the least of what the volume, the pod and the
-// node allow; 0 for no bound.
-func (e *emptyDir) size(p *v1.Pod, vol *v1.Volume) int64 {
+// size of a tmpfs in bytes: the least of what the volume, the pod and the node
+// allow; 0 for no bound.
+func (e *emptyDir) size(p *v1.Pod, limit *resource.Quantity) int64 {
 	size := e.memory
 	limits := []int64{cgroups.ResourceConfig(p, false, time.Second).Memory}
-	if limit := vol.EmptyDir.SizeLimit; limit != nil {
+	if limit != nil {
 		limits = append(limits, limit.Value())
 	}
 	for _, limit := range limits {
@@ -115,21 +133,16 @@ func (e *emptyDir) size(p *v1.Pod, vol *v1.Volume) int64 {
 	return size
 }
 
-func mountTmpfs(root *os.Root, dir string, size int64) error {
-	f, err := openDir(root, dir)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }()
+// mountTmpfs mounts a file system in memory upon the opened folder: what was
+// checked is what gets mounted upon.
+func mountTmpfs(f *os.File, size int64) error {
 	options := ""
 	if size > 0 {
 		options = fmt.Sprintf("size=%d,", size)
 	}
-	// By descriptor: what was checked is what gets mounted upon.
-	target := fmt.Sprintf("/proc/self/fd/%d", f.Fd())
-	err = unix.Mount("tmpfs", target, "tmpfs", 0, options+"noswap")
+	err := unix.Mount("tmpfs", byDescriptor(f), "tmpfs", 0, options+"noswap")
 	if errors.Is(err, unix.EINVAL) { // before Linux 6.4
-		err = unix.Mount("tmpfs", target, "tmpfs", 0, strings.TrimSuffix(options, ","))
+		err = unix.Mount("tmpfs", byDescriptor(f), "tmpfs", 0, strings.TrimSuffix(options, ","))
 	}
 	if err != nil {
 		return fmt.Errorf("mount tmpfs at %s: %w", f.Name(), err)
@@ -138,16 +151,11 @@ func mountTmpfs(root *os.Root, dir string, size int64) error {
 }
 
 // setOwner lets everybody write, and gives the folder to the pod's fsGroup with
-// all that is made in it (behaviour row 1.12-23). A tmpfs keeps its own mode,
-// 01777.
-func setOwner(root *os.Root, dir string, inMemory bool, sc *v1.PodSecurityContext) error {
-	f, err := openDir(root, dir)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }()
+// all that is made in it (behaviour row 1.12-23). A file system of its own keeps
+// its own mode, 01777.
+func setOwner(f *os.File, own bool, sc *v1.PodSecurityContext) error {
 	mode := fs.FileMode(0o777)
-	if inMemory {
+	if own {
 		mode |= fs.ModeSticky
 	}
 	if sc != nil && sc.FSGroup != nil {
@@ -159,65 +167,11 @@ func setOwner(root *os.Root, dir string, inMemory bool, sc *v1.PodSecurityContex
 	return f.Chmod(mode)
 }
 
-func openDir(root *os.Root, dir string) (*os.File, error) {
-	return root.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
-}
-
-// Unmount deletes the folder with its content.
-func (e *emptyDir) Unmount(ctx context.Context, uid types.UID, name string) error {
-	dir := emptyDirPath(uid, name)
-	path := filepath.Join(e.pods, dir)
-	if err := unmountTmpfs(path); err != nil {
-		return err
-	}
-	if err := refuseMounts(path); err != nil {
-		return err
-	}
-	// First, so that a folder whose deletion is cut short is never taken for
-	// one in use.
+// Remove implements kind. The mark goes first, so that a folder whose deletion
+// is cut short is never taken for one in use.
+func (e *emptyDir) Remove(ctx context.Context, uid types.UID, name string) error {
 	if err := removeTree(ctx, e.pods, filepath.Dir(readyPath(uid, name)), everything); err != nil {
 		return err
 	}
-	return removeTree(ctx, e.pods, dir, everything)
-}
-
-// unmountTmpfs unmounts what Mount mounted, as often as it did. It fails if
-// anything else is mounted in the folder or uses it.
-func unmountTmpfs(path string) error {
-	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(path))
-	if err != nil {
-		return fmt.Errorf("read the mount table: %w", err)
-	}
-	for _, m := range mounts {
-		if m.Mountpoint != path || m.FSType != "tmpfs" || m.Root != "/" {
-			return refuseMounts(path)
-		}
-	}
-	for range mounts {
-		if err := unix.Unmount(path, unix.UMOUNT_NOFOLLOW); err != nil {
-			return fmt.Errorf("unmount %s: %w; nothing is deleted", path, err)
-		}
-	}
-	return nil
-}
-
-// Names of the pod's emptyDirs that have a folder.
-func (e *emptyDir) Names(uid types.UID) ([]string, error) {
-	entries, err := os.ReadDir(filepath.Join(e.pods, filepath.Dir(emptyDirPath(uid, "x"))))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	var names []string
-	for _, entry := range entries {
-		names = append(names, entry.Name())
-	}
-	return names, nil
-}
-
-func isMounted(path string) (bool, error) {
-	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(path))
-	if err != nil {
-		return false, fmt.Errorf("read the mount table: %w", err)
-	}
-	return len(mounts) > 0, nil
+	return removeTree(ctx, e.pods, volumePath(uid, emptyDirName, name), everything)
 }

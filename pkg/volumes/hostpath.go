@@ -51,11 +51,11 @@ func (h *hostPath) Mount(ctx context.Context, _ *v1.Pod, vol *v1.Volume) (string
 	}
 }
 
-// Unmount has nothing to do: the path is the host's.
-func (h *hostPath) Unmount(context.Context, types.UID, string) error { return nil }
+// Folder implements kind: nothing is on disk.
+func (h *hostPath) Folder() string { return "" }
 
-// Names are none: nothing is on disk.
-func (h *hostPath) Names(types.UID) ([]string, error) { return nil, nil }
+// Remove has nothing to do: the path is the host's.
+func (h *hostPath) Remove(context.Context, types.UID, string) error { return nil }
 
 func checkType(path string, want v1.HostPathType) error {
 	info, err := os.Stat(path)

@@ -49,6 +49,9 @@ type walk struct {
 // at the first thing that it may not or can't delete.
 func removeTree(ctx context.Context, base, path string, p policy) error {
 	root, err := os.Open(base)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -67,21 +70,11 @@ func removeTree(ctx context.Context, base, path string, p policy) error {
 
 // enter opens a folder below parent by the rules of the walk.
 func enter(parent *os.File, name string) (*os.File, error) {
-	path := filepath.Join(parent.Name(), name)
-	for {
-		fd, err := unix.Openat2(int(parent.Fd()), name, &unix.OpenHow{Flags: dirFlags, Resolve: resolve})
-		switch {
-		case errors.Is(err, unix.EINTR):
-			continue
-		case errors.Is(err, unix.EXDEV):
-			return nil, fmt.Errorf("%s: %w: something is mounted there; nothing is deleted below it", path, err)
-		case errors.Is(err, unix.ENOSYS):
-			return nil, fmt.Errorf("%s: %w: deleting safely needs openat2, in Linux since 5.6", path, err)
-		case err != nil:
-			return nil, &os.PathError{Op: "open", Path: path, Err: err}
-		}
-		return os.NewFile(uintptr(fd), path), nil
+	f, err := beneath(parent, name, dirFlags, resolve)
+	if errors.Is(err, unix.EXDEV) {
+		return nil, fmt.Errorf("%w: something is mounted there; nothing is deleted below it", err)
 	}
+	return f, err
 }
 
 func (w *walk) remove(parent *os.File, name string, depth int) error {

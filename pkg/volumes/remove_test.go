@@ -20,6 +20,9 @@ func TestMain(m *testing.M) {
 	if root := os.Getenv("NODEAGENT_TEST_CHURN"); root != "" {
 		churn(root)
 	}
+	if dir := os.Getenv("NODEAGENT_TEST_WRITE"); dir != "" {
+		writeGenerations(dir, os.Getenv("NODEAGENT_TEST_FROM"))
+	}
 	os.Exit(m.Run())
 }
 
@@ -37,7 +40,8 @@ func TestDataBehindMountsIsNeverLost(t *testing.T) {
 		"volumes/kubernetes.io~empty-dir/cache",
 		"volumes/kubernetes.io~empty-dir/cache/inside/it",
 		"volumes/kubernetes.io~csi/pv/mount",
-		"volume-subpaths/pv/main/0",
+		"volume-subpaths/pv/main/0/below",
+		"volume-subpaths/pv",
 		"somewhere/else",
 	} {
 		t.Run(at, func(t *testing.T) {
@@ -298,7 +302,7 @@ func TestBusyTmpfsStays(t *testing.T) {
 // churn is the agent in TestKilledAnywhere: it lives through pods until it is
 // killed.
 func churn(root string) {
-	v, err := New(root, 64<<20)
+	v, err := New(root, 64<<20, resolver())
 	for ctx := context.Background(); err == nil; {
 		p := churnPod()
 		err = v.Prepare(p)
@@ -319,7 +323,9 @@ func churn(root string) {
 	os.Exit(1)
 }
 
-func churnPod() *v1.Pod { return newPod(disk("cache"), memory("shm", "1Mi"), memory("other", "")) }
+func churnPod() *v1.Pod {
+	return newPod(disk("cache"), memory("shm", "1Mi"), memory("other", ""), configMap("config"))
+}
 
 // TestKilledAnywhere kills an agent at 40 moments of its pods' lives. What is
 // mounted into a pod's folder keeps its data, and the next agent goes on.

@@ -13,49 +13,74 @@
 package volumes
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 
-	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sync/singleflight"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/nodeagent/nodeagent/pkg/env"
+	"github.com/nodeagent/nodeagent/pkg/pod"
 )
 
 // kind is one sort of volume. What it does is idempotent: mounting what is
-// mounted and unmounting what is not succeed.
+// mounted and removing what is gone succeed.
 type kind interface {
-	// Mount makes the volume ready and returns its path on the host.
+	// Mount makes the volume ready, or brings it up to date, and returns its
+	// path on the host.
 	Mount(ctx context.Context, p *v1.Pod, vol *v1.Volume) (string, error)
-	// Unmount takes away what Mount made, contents included. If anything is
-	// mounted in it that Mount didn't, it fails and leaves all as it is.
-	Unmount(ctx context.Context, uid types.UID, name string) error
-	// Names are the pod's volumes of this kind that are on disk.
-	Names(uid types.UID) ([]string, error)
+	// Folder is the name of the folder among a pod's volumes that has those of
+	// the kind, "" if it keeps nothing there.
+	Folder() string
+	// Remove deletes what Mount made, contents included. Nothing is mounted there
+	// any more.
+	Remove(ctx context.Context, uid types.UID, name string) error
 }
 
 // Volumes are the volumes of the node.
 type Volumes struct {
-	pods     string // <root>/pods, without links
-	emptyDir *emptyDir
-	hostPath *hostPath
+	pods  string // <root>/pods, without links
+	kinds map[string]kind
+	// opens that run. One on a dead mount may never return: it holds its own
+	// goroutine, and tries after it wait for the same one.
+	opens singleflight.Group
 }
 
 // New takes the agent's root folder, which must exist, and the memory in bytes
-// that all pods together may use (allocatable), the bound of emptyDirs in
-// memory; 0 is no bound.
-func New(root string, memory int64) (*Volumes, error) {
+// that all pods together may use (allocatable), the bound of volumes in
+// memory; 0 is no bound. The resolver finds what volumes show.
+func New(root string, memory int64, resolver env.Resolver) (*Volumes, error) {
 	pods, err := canonical(root)
 	if err != nil {
 		return nil, fmt.Errorf("root folder of volumes: %w", err)
 	}
-	return &Volumes{pods: pods, emptyDir: &emptyDir{pods: pods, memory: memory}, hostPath: &hostPath{}}, nil
+	empty := &emptyDir{pods: pods, memory: memory}
+	size := func(p *v1.Pod) int64 { return empty.size(p, nil) }
+	show := shower{resolver}.payload
+	return &Volumes{pods: pods, kinds: map[string]kind{
+		"emptyDir":    empty,
+		"hostPath":    &hostPath{},
+		"configMap":   &shown{pods: pods, folder: "kubernetes.io~configmap", show: show},
+		"secret":      &shown{pods: pods, folder: "kubernetes.io~secret", memory: true, size: size, show: show},
+		"downwardAPI": &shown{pods: pods, folder: "kubernetes.io~downward-api", memory: true, size: size, show: show},
+		"projected":   &shown{pods: pods, folder: "kubernetes.io~projected", memory: true, size: size, show: show},
+	}}, nil
+}
+
+// volumePath is relative to the pods' folder.
+func volumePath(uid types.UID, folder, name string) string {
+	return filepath.Join(string(uid), "volumes", folder, name)
 }
 
 // canonical is the path of the pods' folder as the mount table knows it
@@ -75,12 +100,10 @@ func canonical(root string) (string, error) {
 	return pods, nil
 }
 
-func (v *Volumes) kinds() []kind { return []kind{v.emptyDir, v.hostPath} }
-
 // Prepare makes the pod's folder and those in it that every pod has, with mode
 // 0750 (behaviour rows 1.12-2, 1.24-3).
 func (v *Volumes) Prepare(p *v1.Pod) error {
-	if err := checkUID(p.UID); err != nil {
+	if err := pod.CheckUID(p.UID); err != nil {
 		return fmt.Errorf("prepare folder of pod %s/%s: %w", p.Namespace, p.Name, err)
 	}
 	for _, name := range []string{"volumes", "plugins", "containers"} {
@@ -94,7 +117,7 @@ func (v *Volumes) Prepare(p *v1.Pod) error {
 // Mount makes the volumes of a prepared pod ready and returns where each is on
 // the host, by its name. Volumes that no container mentions are left out, as by the peer.
 func (v *Volumes) Mount(ctx context.Context, p *v1.Pod) (map[string]string, error) {
-	if err := checkUID(p.UID); err != nil {
+	if err := pod.CheckUID(p.UID); err != nil {
 		return nil, fmt.Errorf("mount volumes of pod %s/%s: %w", p.Namespace, p.Name, err)
 	}
 	mentioned := mentioned(p)
@@ -125,34 +148,68 @@ func (v *Volumes) mount(ctx context.Context, p *v1.Pod, vol *v1.Volume) (string,
 	if err := checkName(vol.Name); err != nil {
 		return "", err
 	}
-	switch {
-	case vol.EmptyDir != nil || source(vol) == "emptyDir":
-		return v.emptyDir.Mount(ctx, p, vol)
-	case vol.HostPath != nil:
-		return v.hostPath.Mount(ctx, p, vol)
+	k := v.kinds[source(vol)]
+	if k == nil {
+		return "", fmt.Errorf("this kind of volume is not built yet; there are %s", strings.Join(slices.Sorted(maps.Keys(v.kinds)), ", "))
 	}
-	return "", errors.New("this kind of volume is not built yet; there are emptyDir and hostPath")
+	return k.Mount(ctx, p, vol)
 }
 
 // Unmount takes the pod's volumes away, with what emptyDirs hold. Call it when
-// no container of the pod is left.
+// no container of the pod is left. What is mounted is compared with the mount
+// table before anything is deleted.
 func (v *Volumes) Unmount(ctx context.Context, uid types.UID) error {
-	if err := checkUID(uid); err != nil {
+	if err := pod.CheckUID(uid); err != nil {
 		return fmt.Errorf("unmount volumes: %w", err)
 	}
+	if err := v.unmount(ctx, uid); err != nil {
+		return fmt.Errorf("unmount volumes of pod %s: %w", uid, err)
+	}
+	return nil
+}
+
+func (v *Volumes) unmount(ctx context.Context, uid types.UID) error {
+	table, err := readMounts(filepath.Join(v.pods, string(uid)))
+	if err != nil {
+		return err
+	}
+	if err := v.unmountSubPaths(ctx, uid, table); err != nil {
+		return err
+	}
 	var errs []error
-	for _, k := range v.kinds() {
-		names, err := k.Names(uid)
+	for _, source := range slices.Sorted(maps.Keys(v.kinds)) {
+		k := v.kinds[source]
+		names, err := v.names(uid, k.Folder())
 		if err != nil {
-			errs = append(errs, fmt.Errorf("unmount volumes of pod %s: %w", uid, err))
+			errs = append(errs, err)
 		}
 		for _, name := range names {
-			if err := k.Unmount(ctx, uid, name); err != nil {
-				errs = append(errs, fmt.Errorf("unmount volume %q of pod %s: %w", name, uid, err))
+			err := table.release(filepath.Join(v.pods, volumePath(uid, k.Folder(), name)))
+			if err == nil {
+				err = k.Remove(ctx, uid, name)
+			}
+			if err != nil {
+				errs = append(errs, fmt.Errorf("%s volume %q: %w", source, name, err))
 			}
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// names of the pod's volumes that have a folder.
+func (v *Volumes) names(uid types.UID, folder string) ([]string, error) {
+	if folder == "" {
+		return nil, nil
+	}
+	entries, err := os.ReadDir(filepath.Join(v.pods, string(uid), "volumes", folder))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names, nil
 }
 
 // PodDirs are the pods that have a folder. Those that nobody wants and the
@@ -167,7 +224,7 @@ func (v *Volumes) PodDirs() ([]types.UID, error) {
 	}
 	var uids []types.UID
 	for _, e := range entries {
-		if uid := types.UID(e.Name()); e.IsDir() && checkUID(uid) == nil {
+		if uid := types.UID(e.Name()); e.IsDir() && pod.CheckUID(uid) == nil {
 			uids = append(uids, uid)
 		}
 	}
@@ -179,11 +236,14 @@ func (v *Volumes) PodDirs() ([]types.UID, error) {
 // until Unmount has worked, and for kinds that this package doesn't have
 // (behaviour row 1.12-36).
 func (v *Volumes) RemovePod(ctx context.Context, uid types.UID) error {
-	if err := checkUID(uid); err != nil {
+	if err := pod.CheckUID(uid); err != nil {
 		return fmt.Errorf("remove folder of pod: %w", err)
 	}
 	dir := string(uid)
-	err := refuseMounts(filepath.Join(v.pods, dir))
+	table, err := readMounts(filepath.Join(v.pods, dir))
+	if err == nil {
+		err = table.refuse(filepath.Join(v.pods, dir))
+	}
 	for _, sub := range []string{"volumes", "volume-subpaths"} {
 		if err == nil {
 			err = removeTree(ctx, v.pods, filepath.Join(dir, sub), keepData)
@@ -198,18 +258,9 @@ func (v *Volumes) RemovePod(ctx context.Context, uid types.UID) error {
 	return nil
 }
 
-// Both become elements of paths, and come from whoever wrote the pod.
-var (
-	validUID  = regexp.MustCompile(`^[A-Za-z0-9-]{1,128}$`)
-	validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.-]{0,252}$`)
-)
-
-func checkUID(uid types.UID) error {
-	if !validUID.MatchString(string(uid)) {
-		return fmt.Errorf("metadata.uid %.140q: want up to 128 letters, digits and '-'", uid)
-	}
-	return nil
-}
+// validName is of what becomes an element of paths, and comes from whoever
+// wrote the pod.
+var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.-]{0,252}$`)
 
 func checkName(name string) error {
 	if !validName.MatchString(name) {
@@ -221,47 +272,48 @@ func checkName(name string) error {
 // mentioned are the names of volumes that a container mounts or maps.
 func mentioned(p *v1.Pod) map[string]bool {
 	names := map[string]bool{}
-	add := func(mounts []v1.VolumeMount, devices []v1.VolumeDevice) {
+	for _, mounts := range mountsOf(p) {
 		for _, m := range mounts {
 			names[m.Name] = true
-		}
-		for _, d := range devices {
-			names[d.Name] = true
 		}
 	}
 	for _, containers := range [][]v1.Container{p.Spec.InitContainers, p.Spec.Containers} {
 		for _, c := range containers {
-			add(c.VolumeMounts, c.VolumeDevices)
+			for _, d := range c.VolumeDevices {
+				names[d.Name] = true
+			}
 		}
-	}
-	for _, c := range p.Spec.EphemeralContainers {
-		add(c.VolumeMounts, c.VolumeDevices)
 	}
 	return names
 }
 
+// mountsOf are the volumeMounts of each container, of any kind.
+func mountsOf(p *v1.Pod) [][]v1.VolumeMount {
+	var out [][]v1.VolumeMount
+	for _, c := range p.Spec.InitContainers {
+		out = append(out, c.VolumeMounts)
+	}
+	for _, c := range p.Spec.Containers {
+		out = append(out, c.VolumeMounts)
+	}
+	for _, c := range p.Spec.EphemeralContainers {
+		out = append(out, c.VolumeMounts)
+	}
+	return out
+}
+
 // source is the name of the field that says what kind the volume is. Without
 // any it is an emptyDir.
-func source(vol *v1.Volume) string {
-	sources := reflect.ValueOf(vol.VolumeSource)
-	for i := range sources.NumField() {
-		if !sources.Field(i).IsNil() {
-			name, _, _ := strings.Cut(sources.Type().Field(i).Tag.Get("json"), ",")
+func source(vol *v1.Volume) string { return cmp.Or(fieldOf(vol.VolumeSource), "emptyDir") }
+
+// fieldOf is the name of the first field of a struct of pointers that is set.
+func fieldOf(of any) string {
+	v := reflect.ValueOf(of)
+	for i := range v.NumField() {
+		if !v.Field(i).IsNil() {
+			name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
 			return name
 		}
 	}
-	return "emptyDir"
-}
-
-// refuseMounts fails if the folder is a mount point or has one below it.
-func refuseMounts(dir string) error {
-	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
-	if err != nil {
-		return fmt.Errorf("read the mount table: %w", err)
-	}
-	if len(mounts) == 0 {
-		return nil
-	}
-	m := mounts[0]
-	return fmt.Errorf("%s (%s %s) is mounted there, one of %d: nothing is deleted; find out who mounted it, then umount it", m.Mountpoint, m.FSType, m.Source, len(mounts))
+	return ""
 }

@@ -27,7 +27,7 @@ func node(t *testing.T) *Volumes {
 	t.Helper()
 	root := t.TempDir()
 	t.Cleanup(func() { unmountAll(t, root) })
-	v, err := New(root, 64<<20)
+	v, err := New(root, 64<<20, resolver())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,12 +120,27 @@ func wantContent(t *testing.T, path, want string) {
 	}
 }
 
+func wantUnmounted(t *testing.T, dir string) {
+	t.Helper()
+	table, err := readMounts(dir)
+	if err == nil {
+		err = table.refuse(dir)
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 // TestConformance is what every kind must do.
 func TestConformance(t *testing.T) {
 	for name, vol := range map[string]func(t *testing.T) v1.Volume{
 		"emptyDir on disk":   func(*testing.T) v1.Volume { return disk("vol") },
 		"emptyDir in memory": func(*testing.T) v1.Volume { return memory("vol", "1Mi") },
 		"hostPath":           func(t *testing.T) v1.Volume { return host(t.TempDir(), v1.HostPathDirectory) },
+		"configMap":          func(*testing.T) v1.Volume { return configMap("vol") },
+		"secret":             func(*testing.T) v1.Volume { return secret("vol") },
+		"downwardAPI":        func(*testing.T) v1.Volume { return downward("vol") },
+		"projected":          func(*testing.T) v1.Volume { return projected("vol") },
 	} {
 		t.Run(name, func(t *testing.T) { conform(t, vol(t)) })
 	}
@@ -148,7 +163,7 @@ func conform(t *testing.T, vol v1.Volume) {
 	if d := cmp.Diff(first, mustMount(t, v, p)); d != "" {
 		t.Errorf("second mount: %s", d)
 	}
-	restarted, err := New(filepath.Dir(v.pods), 64<<20)
+	restarted, err := New(filepath.Dir(v.pods), 64<<20, resolver())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,9 +176,7 @@ func conform(t *testing.T, vol v1.Volume) {
 			t.Errorf("unmount: %v", err)
 		}
 	}
-	if err := refuseMounts(v.pods); err != nil {
-		t.Error(err)
-	}
+	wantUnmounted(t, v.pods)
 	if strings.HasPrefix(path, v.pods) {
 		wantGone(t, path)
 	} else {
@@ -244,7 +257,7 @@ func TestMemorySize(t *testing.T) {
 		{"the pod's", limited, memory("m", ""), 16 << 20},
 		{"the volume's below the pod's", limited, memory("m", "8Mi"), 8 << 20},
 	} {
-		if got := e.size(c.pod, &c.vol); got != c.want {
+		if got := e.size(c.pod, c.vol.EmptyDir.SizeLimit); got != c.want {
 			t.Errorf("%s: got %d, want %d", c.name, got, c.want)
 		}
 	}
@@ -262,10 +275,12 @@ func TestMountErrorsNameVolumeAndField(t *testing.T) {
 	v := node(t)
 	huge := disk("huge")
 	huge.EmptyDir.Medium = "HugePages-2Mi"
-	secret := v1.Volume{Name: "keys", VolumeSource: v1.VolumeSource{Secret: &v1.SecretVolumeSource{}}}
+	disk2 := disk("odd")
+	disk2.EmptyDir.Medium = "Paper"
+	nfs := v1.Volume{Name: "files", VolumeSource: v1.VolumeSource{NFS: &v1.NFSVolumeSource{}}}
 	unused := v1.Volume{Name: "unused", VolumeSource: v1.VolumeSource{NFS: &v1.NFSVolumeSource{}}}
 	bad := disk("../escape")
-	p := newPod(disk("fine"), huge, secret, bad, host("/etc/../etc", v1.HostPathDirectory))
+	p := newPod(disk("fine"), huge, nfs, bad, disk2, host("/etc/../etc", v1.HostPathDirectory))
 	p.Spec.Volumes = append(p.Spec.Volumes, unused)
 	if err := v.Prepare(p); err != nil {
 		t.Fatal(err)
@@ -275,10 +290,11 @@ func TestMountErrorsNameVolumeAndField(t *testing.T) {
 		t.Fatal("mounted")
 	}
 	for _, want := range []string{
-		`volume "huge" of pod default/web: spec.volumes[1].emptyDir: medium "HugePages-2Mi"`,
-		`volume "keys" of pod default/web: spec.volumes[2].secret: this kind of volume is not built yet`,
+		`volume "huge" of pod default/web: spec.volumes[1].emptyDir: medium "HugePages-2Mi": no container requests hugepages-2Mi`,
+		`volume "files" of pod default/web: spec.volumes[2].nfs: this kind of volume is not built yet; there are configMap, downwardAPI, emptyDir, hostPath, projected, secret`,
 		`volume "../escape" of pod default/web: spec.volumes[3].emptyDir: name`,
-		`volume "host" of pod default/web: spec.volumes[4].hostPath: path "/etc/../etc"`,
+		`volume "odd" of pod default/web: spec.volumes[4].emptyDir: medium "Paper"`,
+		`volume "host" of pod default/web: spec.volumes[5].hostPath: path "/etc/../etc"`,
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("no word of %s in:\n%v", want, err)

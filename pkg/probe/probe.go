@@ -1,0 +1,123 @@
+package probe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"runtime"
+	"strings"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+
+	"github.com/nodeagent/nodeagent/pkg/env"
+	"github.com/nodeagent/nodeagent/pkg/pod"
+)
+
+// Runtime runs commands in containers.
+type Runtime interface {
+	// Exec returns the command's exit code and output. It takes as long as ctx
+	// allows; when its deadline ends the command, the error is
+	// context.DeadlineExceeded.
+	Exec(ctx context.Context, containerID string, command []string) (code int32, output string, err error)
+}
+
+// Handlers make attempts of probes and run hooks.
+type Handlers struct {
+	runtime Runtime
+	release string
+	client  *http.Client
+	dialer  net.Dialer
+	places  chan struct{} // of execs that run
+}
+
+// New makes handlers that call themselves kube-probe and kube-lifecycle of the
+// Kubernetes release, such as "1.36". Twice as many exec probes as there are cores
+// run at once; others wait for their turn, which is not part of their timeout.
+func New(rt Runtime, release string) *Handlers {
+	return &Handlers{runtime: rt, release: release, client: newClient(), dialer: net.Dialer{KeepAlive: -1},
+		places: make(chan struct{}, 2*runtime.NumCPU())}
+}
+
+// Ask is how the probe's attempts are made.
+func (h *Handlers) Ask(q pod.Probing) Ask {
+	switch p := q.Probe; {
+	case p.Exec != nil:
+		return h.askExec(q)
+	case p.HTTPGet != nil:
+		return h.askHTTP(q)
+	case p.TCPSocket != nil:
+		return h.askTCP(q)
+	case p.GRPC != nil:
+		return h.askGRPC(q)
+	}
+	return never(fmt.Errorf("container %s: the probe has no handler", q.Container.Name))
+}
+
+// never is of a probe that cannot be made.
+func never(err error) Ask {
+	return func(context.Context) (pod.Outcome, string) { return pod.Errored, err.Error() }
+}
+
+func timeout(p *v1.Probe) time.Duration {
+	return time.Duration(max(p.TimeoutSeconds, 1)) * time.Second
+}
+
+// maxOutput is how much of a command's output is kept.
+const maxOutput = 10 << 10
+
+// askExec asks by a command, in which only the variables that the container's
+// spec gives as text stand for something (behaviour row 1.6-12).
+func (h *Handlers) askExec(q pod.Probing) Ask {
+	values := map[string]string{}
+	for _, e := range q.Container.Env {
+		values[e.Name] = e.Value
+	}
+	var command []string
+	for _, word := range q.Probe.Exec.Command {
+		command = append(command, env.Expand(word, values))
+	}
+	timeout := timeout(q.Probe)
+	return func(ctx context.Context) (pod.Outcome, string) {
+		select {
+		case h.places <- struct{}{}:
+			defer func() { <-h.places }()
+		case <-ctx.Done():
+			return pod.Errored, ctx.Err().Error()
+		}
+		ctx, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
+		code, output, err := h.runtime.Exec(ctx, q.ContainerID, command)
+		output = strings.ToValidUTF8(output[:min(len(output), maxOutput)], "")
+		switch {
+		case errors.Is(err, context.DeadlineExceeded):
+			return pod.Failed, fmt.Sprintf("command timed out: %q timed out after %s", strings.Join(command, " "), timeout)
+		case err != nil:
+			return pod.Errored, err.Error()
+		case code != 0:
+			return pod.Failed, output
+		}
+		return pod.Passed, ""
+	}
+}
+
+// askTCP asks by connecting: an open port is a success (behaviour row 1.6-10).
+func (h *Handlers) askTCP(q pod.Probing) Ask {
+	at, err := address(q.Probe.TCPSocket.Host, q.Host, q.Probe.TCPSocket.Port, q.Container)
+	if err != nil {
+		return never(err)
+	}
+	timeout := timeout(q.Probe)
+	return func(ctx context.Context) (pod.Outcome, string) {
+		ctx, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
+		conn, err := h.dialer.DialContext(ctx, "tcp", at)
+		if err != nil {
+			return pod.Failed, plainly(err)
+		}
+		_ = conn.Close() // it was open, and that is all that was asked
+		return pod.Passed, ""
+	}
+}
