@@ -2,6 +2,7 @@ package pod
 
 import (
 	"slices"
+	"strings"
 
 	v1 "k8s.io/api/core/v1"
 )
@@ -16,7 +17,7 @@ func (m member) statusMounts(k *Container) []v1.VolumeMountStatus {
 		if vm.ReadOnly {
 			mode := v1.RecursiveReadOnlyDisabled
 			insists := vm.RecursiveReadOnly != nil && *vm.RecursiveReadOnly == v1.RecursiveReadOnlyEnabled
-			if insists || k != nil && slices.Contains(k.RecursiveReadOnly, vm.MountPath) {
+			if insists || k != nil && slices.Contains(k.RecursiveReadOnly, "/"+strings.TrimPrefix(vm.MountPath, "/")) {
 				mode = v1.RecursiveReadOnlyEnabled
 			}
 			s.RecursiveReadOnly = &mode
