@@ -154,8 +154,8 @@ type Container struct {
 	// User is whom the first process began as (CRI ContainerStatus.user), nil of
 	// a runtime that doesn't say.
 	User *v1.LinuxContainerUser
-	// RecursiveReadOnly are the paths of its mounts that are read-only with all
-	// that is mounted below them (CRI ContainerStatus.mounts).
+	// RecursiveReadOnly are the paths that the runtime mounted read-only all the
+	// way down.
 	RecursiveReadOnly []string
 }
 

@@ -215,22 +215,3 @@ func (p Pod) isReady(m member) bool {
 	}
 	return m.ReadinessProbe == nil || mem.Instance.ID == mem.Known.ID && mem.Instance.Readiness == Success
 }
-
-// statusMounts are the volumes that the container mounts (behaviour row
-// 1.3-26), and of those that are read-only, whether that goes for all that is
-// mounted below.
-func (m member) statusMounts(k *Container) []v1.VolumeMountStatus {
-	var out []v1.VolumeMountStatus
-	for _, vm := range m.VolumeMounts {
-		s := v1.VolumeMountStatus{Name: vm.Name, MountPath: vm.MountPath, ReadOnly: vm.ReadOnly}
-		if vm.ReadOnly {
-			mode := v1.RecursiveReadOnlyDisabled
-			if k != nil && slices.Contains(k.RecursiveReadOnly, "/"+strings.TrimPrefix(vm.MountPath, "/")) {
-				mode = v1.RecursiveReadOnlyEnabled
-			}
-			s.RecursiveReadOnly = &mode
-		}
-		out = append(out, s)
-	}
-	return out
-}
