@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -77,12 +78,12 @@ func ephemeralNeedsUID(b *bed) {
 	b.apply("nouid", podOf("nouid", `
 containers: [{name: main, image: BUSYBOX}]
 ephemeralContainers: [{name: debug, image: BUSYBOX}]`))
-	b.problem("nouid", "metadata.uid")
+	b.problem(filepath.Join(b.Manifests, "nouid.yaml"), "metadata.uid")
 }
 
 func ephemeralPortsAreRefused(b *bed) {
 	b.apply("ports", debugged("ports", `- {name: debug, image: BUSYBOX, ports: [{containerPort: 80}]}`))
-	b.problem("ports", "may not be set on an ephemeral container")
+	b.problem(filepath.Join(b.Manifests, "ports.yaml"), "may not be set on an ephemeral container")
 }
 
 // TestEphemeralSurvivesKill: an agent that is killed while a debug container
