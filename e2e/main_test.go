@@ -191,7 +191,7 @@ func (b *bed) ready(name string) *local.Pod {
 // container is the status of one of the pod's containers, whatever its role.
 func container(p *local.Pod, name string) v1.ContainerStatus {
 	if p != nil {
-		for _, s := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
+		for _, s := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses, p.Status.EphemeralContainerStatuses) {
 			if s.Name == name {
 				return s
 			}
