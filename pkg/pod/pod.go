@@ -154,6 +154,9 @@ type Container struct {
 	// User is whom the first process began as (CRI ContainerStatus.user), nil of
 	// a runtime that doesn't say.
 	User *v1.LinuxContainerUser
+	// RecursiveReadOnly are the paths that the runtime mounted read-only all the
+	// way down.
+	RecursiveReadOnly []string
 }
 
 // Memory is what the agent remembers of a container beyond the runtime's view.

@@ -85,6 +85,9 @@ func (a *agent) Mount(ctx context.Context, p *v1.Pod) (map[string]string, error)
 	})
 }
 
+// onDeadMount is a part that is never found.
+const onDeadMount = "dead"
+
 // BindSubPaths may hang for as long as it is waited for, as on a dead mount.
 func (a *agent) BindSubPaths(ctx context.Context, p *v1.Pod, c *v1.Container, _, _ map[string]string) (map[int]string, error) {
 	if len(c.VolumeMounts) == 0 {
@@ -92,8 +95,8 @@ func (a *agent) BindSubPaths(ctx context.Context, p *v1.Pod, c *v1.Container, _,
 	}
 	what := fmt.Sprintf("bind subPaths of %s/%s", p.UID, c.Name)
 	defer a.once(what)()
-	hangs := false
-	a.world.locked(func() { hangs = !a.world.quiet && chance(a.world.dice("hang %s", what), 10) })
+	hangs := c.VolumeMounts[0].SubPath == onDeadMount
+	a.world.locked(func() { hangs = hangs || !a.world.quiet && chance(a.world.dice("hang %s", what), 10) })
 	if hangs {
 		<-ctx.Done()
 		return nil, ctx.Err()

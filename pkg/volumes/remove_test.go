@@ -316,6 +316,10 @@ func churn(root string) {
 			}
 		}
 		if err == nil {
+			c := &v1.Container{Name: "main", VolumeMounts: []v1.VolumeMount{{Name: "cache", SubPath: "d/new"}, {Name: "shm", SubPath: "1"}, {Name: "config", SubPath: "a"}}}
+			_, err = v.BindSubPaths(ctx, p, c, paths, nil)
+		}
+		if err == nil {
 			err = errors.Join(v.Unmount(ctx, p.UID), v.RemovePod(ctx, p.UID))
 		}
 	}
