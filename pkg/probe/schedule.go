@@ -24,7 +24,8 @@ const tries = 3
 // not pass. An attempt is never made beside another: one that outlasts the period
 // is followed by the next in turn (behaviour rows 1.6-1 to 1.6-5, 1.6-13).
 func Run(ctx context.Context, q pod.Probing, ask Ask, report func(pod.Probed)) {
-	due := time.Now().Add(firstDelay(q, time.Now()))
+	now := time.Now()
+	due := now.Add(firstDelay(q, now))
 	timer := time.NewTimer(time.Until(due))
 	defer timer.Stop()
 	var t tally
