@@ -108,7 +108,8 @@ func TestSecurity(t *testing.T) {
 		"GroupsStrict": ofImage("sec-strict", numbered, "securityContext: {supplementalGroups: [4000], fsGroup: 3000, supplementalGroupsPolicy: Strict}", func(b *bed, id string) {
 			b.equal("groups", b.field(id, "Groups"), "1000 3000 4000")
 		}),
-		"UserInStatus": userInStatus(numbered),
+		"UserInStatus":   userInStatus(numbered),
+		"MountsInStatus": mountsInStatus,
 		"CapabilitiesAdd": secured("sec-cap-add", "", "{capabilities: {add: [NET_ADMIN]}}", func(b *bed, id string) {
 			b.capability(id, unix.CAP_NET_ADMIN, true)
 		}),
@@ -288,6 +289,20 @@ func userInStatus(image string) func(*bed) {
 		groups := slices.Sorted(slices.Values(u.Linux.SupplementalGroups))
 		b.equal("user", fmt.Sprint(u.Linux.UID, u.Linux.GID, groups), "1000 1000 [1000 4000 50000]")
 	}
+}
+
+func mountsInStatus(b *bed) {
+	p, _ := b.running("sec-mounts", podOf("sec-mounts", `
+terminationGracePeriodSeconds: 1
+volumes: [{name: d, emptyDir: {}}]
+containers:
+- name: main
+  image: BUSYBOX
+  command: [sh, -c, "trap exit TERM; sleep 100000 & wait"]
+  volumeMounts: [{name: d, mountPath: /rw}, {name: d, mountPath: /ro, readOnly: true}, {name: d, mountPath: /rro, readOnly: true, recursiveReadOnly: IfPossible}]`))
+	got, err := json.Marshal(container(p, "main").VolumeMounts)
+	b.must(err)
+	b.equal("mounts", string(got), `[{"name":"d","mountPath":"/rw"},{"name":"d","mountPath":"/ro","readOnly":true,"recursiveReadOnly":"Disabled"},{"name":"d","mountPath":"/rro","readOnly":true,"recursiveReadOnly":"Enabled"}]`)
 }
 
 // TestSeccompDefault: the node's setting confines who asks for nothing.

@@ -25,14 +25,15 @@ var commands = map[string]struct {
 	run  func(ctx context.Context, args []string) error
 	help string
 }{
-	"pods":    {runPods, "list the pods and what is wrong"},
-	"explain": {runExplain, "say what a pod wants, does and waits for"},
-	"plan":    {runPlan, "say what would be done for a manifest, without doing it"},
-	"logs":    {runLogs, "show what a pod's containers have printed"},
-	"exec":    {runExec, "run a command in a container"},
-	"attach":  {runAttach, "connect with a container's own streams"},
-	"check":   {runCheck, "check this machine: runtime, cgroups, network, folders, ports"},
-	"version": {runVersion, "print the version"},
+	"pods":         {runPods, "list the pods and what is wrong"},
+	"explain":      {runExplain, "say what a pod wants, does and waits for"},
+	"plan":         {runPlan, "say what would be done for a manifest, without doing it"},
+	"logs":         {runLogs, "show what a pod's containers have printed"},
+	"exec":         {runExec, "run a command in a container"},
+	"attach":       {runAttach, "connect with a container's own streams"},
+	"port-forward": {runPortForward, "reach ports of a pod by ports of this machine"},
+	"check":        {runCheck, "check this machine: runtime, cgroups, network, folders, ports"},
+	"version":      {runVersion, "print the version"},
 }
 
 // patience is how long the agent may take to end. It can be killed at any
@@ -108,7 +109,7 @@ func runAgent(ctx context.Context, args []string) error {
 
 func usage() {
 	fmt.Printf("%s\n\nUsage:\n  nodeagent [flags]            run the agent\n", config.Version())
-	for _, name := range []string{"pods", "explain", "plan", "logs", "exec", "attach", "check", "version"} {
+	for _, name := range []string{"pods", "explain", "plan", "logs", "exec", "attach", "port-forward", "check", "version"} {
 		fmt.Printf("  nodeagent %-12s       %s\n", name, commands[name].help)
 	}
 	fmt.Printf("\nFlags:\n%s", config.NewFlagSet(config.Default()).FlagUsages())

@@ -39,7 +39,8 @@ type section struct {
 	run  func(*bed, context.Context) error
 }
 
-// sections run in this order: the later ones use the pods that idle leaves.
+// sections run in this order: the later ones use the pods that idle leaves, and
+// probes leaves its own to the end of the bed.
 var sections = []section{
 	{"serial", (*bed).serial},
 	{"burst", (*bed).bursts},
@@ -47,6 +48,7 @@ var sections = []section{
 	{"idle", (*bed).idle},
 	{"die", (*bed).die},
 	{"recover", (*bed).recover},
+	{"probes", (*bed).probes},
 }
 
 func main() {
@@ -93,7 +95,7 @@ func parse() (options, error) {
 	flag.DurationVar(&o.idle, "idle", time.Minute, "how long idle pods are watched")
 	flag.StringVar(&o.kubelet, "kubelet", "", "program of a kubelet to measure too")
 	pods := flag.String("pods", "30,100", "how many pods stand idle")
-	only := flag.String("only", "", "sections to run, of serial,burst,volumes,idle,die,recover (default all)")
+	only := flag.String("only", "", "sections to run, of serial,burst,volumes,idle,die,recover,probes (default all)")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		return o, fmt.Errorf("unexpected argument %q", flag.Arg(0))

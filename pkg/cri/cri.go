@@ -60,6 +60,8 @@ type Client struct {
 	// handlers are what the runtime's handlers can do, as the newest Probe
 	// learned.
 	handlers atomic.Pointer[map[string]Handler]
+	// noImages says that the runtime has no image volumes, as it learned.
+	noImages atomic.Bool
 }
 
 const (
@@ -186,7 +188,7 @@ func (c *Client) Probe(ctx context.Context) (Runtime, error) {
 		return Runtime{}, c.explain(err)
 	}
 	r := Runtime{Name: v.RuntimeName, Version: v.RuntimeVersion, APIVersion: v.RuntimeApiVersion}
-	if tooOld(r.Name, r.Version) {
+	if olderThan(r, 1, 6) {
 		return r, fmt.Errorf("runtime at %s is containerd %s: version 1.6 or newer is needed", c.opts.Endpoint, r.Version)
 	}
 	s, err := c.runtime.Status(ctx, &runtimeapi.StatusRequest{})
@@ -203,6 +205,7 @@ func (c *Client) Probe(ctx context.Context) (Runtime, error) {
 	}
 	r.StrictGroups = s.GetFeatures().GetSupplementalGroupsPolicy()
 	c.handlers.Store(&r.Handlers)
+	c.noImages.Store(olderThan(r, 2, 1))
 	return r, nil
 }
 
@@ -258,16 +261,17 @@ func (c *Client) explain(err error) error {
 	return fmt.Errorf("runtime socket %s %s (is containerd running? try: systemctl status containerd): %w", path, why, err)
 }
 
-// tooOld says whether this is a containerd before 1.6, the first with CRI v1.
-func tooOld(name, version string) bool {
-	if name != "containerd" {
+// olderThan says whether this is a containerd before that version. CRI v1
+// came with 1.6, image volumes with 2.1.
+func olderThan(r Runtime, major, minor int) bool {
+	if r.Name != "containerd" {
 		return false
 	}
-	var major, minor int
-	if _, err := fmt.Sscanf(strings.TrimPrefix(version, "v"), "%d.%d", &major, &minor); err != nil {
+	var a, b int
+	if _, err := fmt.Sscanf(strings.TrimPrefix(r.Version, "v"), "%d.%d", &a, &b); err != nil {
 		return false // a development build has no number
 	}
-	return major < 1 || major == 1 && minor < 6
+	return a < major || a == major && b < minor
 }
 
 // CgroupDriver asks which cgroup driver the runtime uses: "systemd" or

@@ -37,9 +37,9 @@ func imageName(image string) (name, repository string, err error) {
 	return image, named.Name(), nil
 }
 
-// Pull makes the container's image present as its policy says. ref is what to
-// create from, message how it went, for
-// people (behaviour rows 1.10-3, 1.10-4).
+// Pull makes the container's image present as its policy says, and after it the
+// images that it mounts as volumes. ref is what to create from, message how it
+// went, for people (behaviour rows 1.10-3, 1.10-4).
 //
 // Credentials in secrets are tried before the node's own. Pods that want the
 // same image with the same credentials share one pull, which ends early when the
@@ -49,6 +49,21 @@ func (c *Client) Pull(ctx context.Context, p *v1.Pod, container string, secrets 
 	if err != nil {
 		return "", "", failed(ReasonConfig, "pull image", err)
 	}
+	if ref, message, err = c.pull(ctx, p, k, secrets); err != nil {
+		return "", "", err
+	}
+	for _, v := range imageVolumes(p, k) {
+		_, more, err := c.pull(ctx, p, v, secrets)
+		if err != nil {
+			return "", "", err
+		}
+		message += "; for a volume: " + more
+	}
+	return ref, message, nil
+}
+
+// pull makes one image present.
+func (c *Client) pull(ctx context.Context, p *v1.Pod, k *v1.Container, secrets []*v1.Secret) (ref, message string, err error) {
 	name, repository, err := imageName(k.Image)
 	if err != nil {
 		e := failed(ReasonInvalidImage, "pull image", err)

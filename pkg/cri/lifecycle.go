@@ -113,7 +113,7 @@ func (c *Client) containerConfig(ctx context.Context, p *v1.Pod, req CreateReque
 	if err != nil {
 		return nil, err
 	}
-	cfg.Mounts, err = c.mounts(p, k, req)
+	cfg.Mounts, err = c.mounts(ctx, p, k, req)
 	return cfg, err
 }
 

@@ -3,6 +3,7 @@ package cri
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/nodeagent/nodeagent/pkg/env"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
@@ -23,14 +25,18 @@ const etcHosts = "/etc/hosts"
 
 // mounts prepares what is mounted into the container: its volumes, /etc/hosts
 // and the termination message file.
-func (c *Client) mounts(p *v1.Pod, k *v1.Container, req CreateRequest) ([]*runtimeapi.Mount, error) {
+func (c *Client) mounts(ctx context.Context, p *v1.Pod, k *v1.Container, req CreateRequest) ([]*runtimeapi.Mount, error) {
 	if err := pod.CheckUID(p.UID); err != nil {
 		return nil, err
 	}
 	var out []*runtimeapi.Mount
+	values := env.Values(req.Env)
 	hosts := p.Spec.HostNetwork || len(req.PodIPs) > 0
 	for i, vm := range k.VolumeMounts {
-		m, err := c.volumeMount(p, vm, c.handler(req.Handler), cmp.Or(req.SubPaths[i], req.Mounts[vm.Name]))
+		m, err := c.imageMount(ctx, p, vm, values)
+		if err == nil && m == nil {
+			m, err = c.volumeMount(p, vm, c.handler(req.Handler), cmp.Or(req.SubPaths[i], req.Mounts[vm.Name]))
+		}
 		if err != nil {
 			return nil, fmt.Errorf("volumeMount %s: %w", vm.Name, err)
 		}

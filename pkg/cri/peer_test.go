@@ -128,7 +128,7 @@ func compareContainer(t *testing.T, f *fixture, o PodOptions, want *runtimeapi.C
 		t.Errorf("container %s: %v", want.Metadata.Name, err)
 		return
 	}
-	if got.Mounts, err = c.mounts(f.Pod, k, req); err != nil {
+	if got.Mounts, err = c.mounts(t.Context(), f.Pod, k, req); err != nil {
 		t.Errorf("mounts of container %s: %v", want.Metadata.Name, err)
 	}
 	for _, m := range got.Mounts {

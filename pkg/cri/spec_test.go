@@ -93,7 +93,7 @@ func TestMounts(t *testing.T) {
 	p := web()
 	k := &p.Spec.Containers[0]
 	k.VolumeMounts = []v1.VolumeMount{{Name: "v", MountPath: etcHosts}}
-	got, err := c.mounts(p, k, CreateRequest{PodIPs: []string{"192.0.2.1"}, Mounts: map[string]string{"v": "/v"}})
+	got, err := c.mounts(t.Context(), p, k, CreateRequest{PodIPs: []string{"192.0.2.1"}, Mounts: map[string]string{"v": "/v"}})
 	if err != nil || len(got) != 2 || got[0].HostPath != "/v" || got[1].ContainerPath != "/dev/termination-log" {
 		t.Errorf("a volume at /etc/hosts: %v, %v", got, err)
 	}
@@ -101,14 +101,14 @@ func TestMounts(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o666 {
 		t.Errorf("termination message file: %v, %v", info, err)
 	}
-	if _, err = c.mounts(p, k, CreateRequest{}); err == nil || !strings.Contains(err.Error(), "volumeMount v") {
+	if _, err = c.mounts(t.Context(), p, k, CreateRequest{}); err == nil || !strings.Contains(err.Error(), "volumeMount v") {
 		t.Errorf("a volume that is not there: %v", err)
 	}
-	if _, err = c.mounts(p, k, CreateRequest{SubPaths: map[int]string{0: "/v/sub"}}); err != nil {
+	if _, err = c.mounts(t.Context(), p, k, CreateRequest{SubPaths: map[int]string{0: "/v/sub"}}); err != nil {
 		t.Errorf("a subPath: %v", err)
 	}
 	p.UID = "../x"
-	if _, err = c.mounts(p, k, CreateRequest{}); err == nil || !strings.Contains(err.Error(), "metadata.uid") {
+	if _, err = c.mounts(t.Context(), p, k, CreateRequest{}); err == nil || !strings.Contains(err.Error(), "metadata.uid") {
 		t.Errorf("a UID that leads astray: %v", err)
 	}
 }

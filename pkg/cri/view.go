@@ -206,6 +206,11 @@ func (c *Client) containerOf(s *runtimeapi.ContainerStatus, sandboxID string) *p
 		Message:    s.Message,
 		Has:        resourcesOf(s.GetResources().GetLinux()),
 	}
+	for _, m := range s.Mounts {
+		if m.RecursiveReadOnly {
+			out.RecursiveReadOnly = append(out.RecursiveReadOnly, m.ContainerPath)
+		}
+	}
 	if u := s.GetUser().GetLinux(); u != nil {
 		out.User = &v1.LinuxContainerUser{UID: u.Uid, GID: u.Gid, SupplementalGroups: u.SupplementalGroups}
 	}

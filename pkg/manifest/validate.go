@@ -72,9 +72,6 @@ func validateSpec(spec *v1.PodSpec, path *field.Path) field.ErrorList {
 	if spec.OS != nil {
 		errs = append(errs, oneOf(path.Child("os", "name"), spec.OS.Name, v1.Linux)...)
 	}
-	if len(spec.EphemeralContainers) > 0 {
-		errs = append(errs, field.Forbidden(path.Child("ephemeralContainers"), "may not be set when a pod is created"))
-	}
 	if len(spec.SchedulingGates) > 0 {
 		errs = append(errs, field.Forbidden(path.Child("schedulingGates"), "may not be set on a pod that has its node"))
 	}

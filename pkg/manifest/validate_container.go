@@ -38,7 +38,7 @@ func validateContainers(spec *v1.PodSpec, volumes map[string]v1.VolumeSource, pa
 		// container, even a sidecar; it isn't stricter here.
 		errs = append(errs, validateHostPorts(c.Ports, sets.New[string](), false, at.Child("ports"))...)
 	}
-	return errs
+	return append(errs, validateEphemeral(spec, names, volumes, path.Child("ephemeralContainers"))...)
 }
 
 // validateContainer checks what main and init containers have in common, and

@@ -179,25 +179,44 @@ func without[M ~map[K]V, K comparable, V any](m M, k K) M {
 const (
 	keptSteps = 64
 	keptNotes = 32
+	// similarNotes is how often a warning about a container comes in other words
+	// before it is but counted.
+	similarNotes = 8
 )
 
-// note tells people something; said twice in a row it is only counted.
+// note tells people something; said twice it is only counted. A warning that
+// comes in ever other words, as of a probe whose command prints the time, is
+// counted too once people have had a few of them, in its newest words.
 func (p *Pod) note(at time.Time, warning bool, reason, container, format string, args ...any) {
 	n := Note{At: at, Seq: 1, Warning: warning, Reason: reason, Message: fmt.Sprintf(format, args...), Container: container, Count: 1}
+	newest, similar := -1, 0
 	for i := len(p.Notes) - 1; i >= 0; i-- {
 		old := p.Notes[i]
-		if old.Reason != n.Reason || old.Message != n.Message || old.Container != n.Container {
+		if old.Reason != n.Reason || old.Container != n.Container {
 			continue
 		}
-		old.At, old.Count = at, old.Count+1
-		p.Notes = slices.Clone(p.Notes)
-		p.Notes[i] = old
+		if old.Message == n.Message {
+			p.count(i, n)
+			return
+		}
+		newest = max(newest, i)
+		similar++
+	}
+	if warning && container != "" && similar >= similarNotes {
+		p.count(newest, n)
 		return
 	}
 	if len(p.Notes) > 0 {
 		n.Seq = p.Notes[len(p.Notes)-1].Seq + 1
 	}
 	p.Notes = append(slices.Clone(tail(p.Notes, keptNotes-1)), n)
+}
+
+// count says that note i was said once more, as n.
+func (p *Pod) count(i int, n Note) {
+	p.Notes = slices.Clone(p.Notes)
+	p.Notes[i].At, p.Notes[i].Message = n.At, n.Message
+	p.Notes[i].Count++
 }
 
 // tail is the last n elements.

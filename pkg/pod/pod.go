@@ -154,6 +154,9 @@ type Container struct {
 	// User is whom the first process began as (CRI ContainerStatus.user), nil of
 	// a runtime that doesn't say.
 	User *v1.LinuxContainerUser
+	// RecursiveReadOnly are the paths of its mounts that are read-only with all
+	// that is mounted below them (CRI ContainerStatus.mounts).
+	RecursiveReadOnly []string
 }
 
 // Memory is what the agent remembers of a container beyond the runtime's view.

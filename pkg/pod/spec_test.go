@@ -172,9 +172,9 @@ func TestNotes(t *testing.T) {
 	at := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 	p.note(at, false, "A", "", "first")
 	for i := range keptNotes {
-		p.note(at, true, "B", "c", "%d", i)
+		p.note(at, false, "B", "c", "%d", i)
 	}
-	p.note(at.Add(time.Second), true, "B", "c", "%d", 5)
+	p.note(at.Add(time.Second), false, "B", "c", "%d", 5)
 	if len(p.Notes) != keptNotes || p.Notes[0].Message != "0" || p.Notes[keptNotes-1].Seq != keptNotes+1 {
 		t.Errorf("notes %+v", p.Notes)
 	}
@@ -191,5 +191,18 @@ func TestUIDs(t *testing.T) {
 		if err := CheckUID(uid); (err == nil) != want {
 			t.Errorf("UID %q: %v", uid, err)
 		}
+	}
+}
+
+// A warning in ever other words does not drive out all others.
+func TestSimilarNotes(t *testing.T) {
+	var p Pod
+	p.note(time.Unix(0, 0), false, "Started", "app", "Container started")
+	for i := range 100 {
+		p.note(time.Unix(int64(i), 0), true, "Unhealthy", "app", "at %d", i)
+	}
+	last := p.Notes[len(p.Notes)-1]
+	if len(p.Notes) != 1+similarNotes || p.Notes[0].Reason != "Started" || last.Message != "at 99" || last.Count != 100-similarNotes+1 || last.Seq != 1+similarNotes {
+		t.Errorf("%d notes, the last is %+v", len(p.Notes), last)
 	}
 }

@@ -96,6 +96,7 @@ func (p Pod) containerStatus(m member, n Node, now time.Time) v1.ContainerStatus
 			s.User = &v1.ContainerUser{Linux: k.User.DeepCopy()}
 		}
 	}
+	s.VolumeMounts = m.statusMounts(k)
 	var previous *Container
 	switch {
 	case p.Setup.Restarting != "" && p.Stop == nil && m.role != ephemeral && k != nil && k.State == Exited:

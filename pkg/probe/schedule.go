@@ -91,11 +91,17 @@ func firstDelay(q pod.Probing, now time.Time) time.Duration {
 	return delay
 }
 
+// grid is what all times but a probe's first are multiples of. Periods are, so
+// it shifts only the second attempt; and the probes of a node wake the agent
+// together, for each of them costs several times less than alone.
+const grid = 50 * time.Millisecond
+
 // nextDue is the next time of the schedule that has not passed: an attempt that
 // took long shifts no later one.
 func nextDue(due time.Time, period time.Duration, now time.Time) time.Time {
 	missed := max(now.Sub(due)/period, 0)
-	return due.Add((missed + 1) * period)
+	due = due.Add((missed + 1) * period)
+	return due.Add((grid - time.Duration(due.UnixNano())%grid) % grid)
 }
 
 // tally counts the newest outcomes that agree.

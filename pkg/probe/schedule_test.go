@@ -141,6 +141,18 @@ func TestSlowAttempts(t *testing.T) {
 	r.want(t, []time.Duration{0, 4 * second, 8 * second}, fmt.Sprintf("3s 1 %d %d", pod.Passed, pod.Success))
 }
 
+// Probes that began at any time meet on the grid, and keep their period.
+func TestAttemptsMeet(t *testing.T) {
+	now := time.Date(2030, 1, 1, 0, 0, 7, 123456789, time.UTC)
+	due := nextDue(now, second, now)
+	if wait := due.Sub(now); due.UnixNano()%int64(grid) != 0 || wait < second || wait >= second+grid {
+		t.Errorf("the second attempt is due after %v", wait)
+	}
+	if third := nextDue(due, second, due.Add(time.Millisecond)); third.Sub(due) != second {
+		t.Errorf("the third one %v later", third.Sub(due))
+	}
+}
+
 // Nothing is asked after the final answer: a startup probe's either way, a
 // liveness probe's failure.
 func TestFinalAnswers(t *testing.T) {

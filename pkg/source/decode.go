@@ -173,6 +173,7 @@ func (p place) pod(doc []byte, prefix string, c *contents) {
 		p.refuse(c, "", &field.Error{Field: prefix + "metadata.name", Detail: "a pod must have a name"})
 		return
 	}
+	named := pod.UID != "" // by its author, so that it stays the same pod
 	if err := p.identify(pod); err != nil {
 		p.refuse(c, nameIn(doc), &field.Error{Field: prefix, Detail: err.Error()})
 		return
@@ -180,6 +181,10 @@ func (p place) pod(doc []byte, prefix string, c *contents) {
 	manifest.Default(pod)
 	name := pod.Namespace + "/" + pod.Name
 	errs := manifest.Validate(pod, p.joined)
+	if len(pod.Spec.EphemeralContainers) > 0 && (p.joined || !named) {
+		errs = append(errs, field.Forbidden(field.NewPath("spec", "ephemeralContainers"),
+			"may be added only to a running pod whose manifest sets metadata.uid, on a node without an apiserver: without it, another manifest is another pod"))
+	}
 	// Some come in the order of a map, and the same problems must be equal.
 	slices.SortStableFunc(errs, func(a, b *field.Error) int { return strings.Compare(a.Error(), b.Error()) })
 	for _, err := range errs {

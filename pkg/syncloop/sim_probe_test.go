@@ -23,7 +23,7 @@ func newProbes(r *rand.Rand, c *v1.Container) {
 		return &v1.Probe{TimeoutSeconds: 2, PeriodSeconds: 1 + r.Int32N(5), InitialDelaySeconds: r.Int32N(3),
 			SuccessThreshold: 1, FailureThreshold: 1 + r.Int32N(3)}
 	}
-	c.StartupProbe, c.LivenessProbe, c.ReadinessProbe = draw(20), draw(20), draw(40)
+	c.StartupProbe, c.LivenessProbe, c.ReadinessProbe = draw(15), draw(15), draw(30)
 	if c.StartupProbe != nil {
 		c.StartupProbe.FailureThreshold = 30 // as long as any takes
 	}

@@ -33,7 +33,7 @@ const subPathsName = "volume-subpaths"
 func (v *Volumes) BindSubPaths(ctx context.Context, p *v1.Pod, c *v1.Container, hosts, values map[string]string) (map[int]string, error) {
 	out := map[int]string{}
 	for i, m := range c.VolumeMounts {
-		if m.SubPath == "" && m.SubPathExpr == "" {
+		if m.SubPath == "" && m.SubPathExpr == "" || isImage(p, m.Name) {
 			continue
 		}
 		at, err := v.bindSubPath(ctx, p.UID, part{c.Name, i, m, hosts[m.Name]}, values)
@@ -248,4 +248,9 @@ func (v *Volumes) unmountSubPaths(ctx context.Context, uid types.UID, t *table) 
 		return err
 	}
 	return removeTree(ctx, v.pods, filepath.Join(string(uid), subPathsName), keepData)
+}
+
+// isImage says that the volume is an image, whose parts the runtime finds.
+func isImage(p *v1.Pod, volume string) bool {
+	return slices.ContainsFunc(p.Spec.Volumes, func(v v1.Volume) bool { return v.Name == volume && v.Image != nil })
 }

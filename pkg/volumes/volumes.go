@@ -125,8 +125,8 @@ func (v *Volumes) Mount(ctx context.Context, p *v1.Pod) (map[string]string, erro
 	var errs []error
 	for i := range p.Spec.Volumes {
 		vol := &p.Spec.Volumes[i]
-		if !mentioned[vol.Name] {
-			continue
+		if !mentioned[vol.Name] || vol.Image != nil {
+			continue // an image is the runtime's to mount
 		}
 		path, err := v.mount(ctx, p, vol)
 		if err != nil {

@@ -39,7 +39,7 @@ type Session struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 	TTY            bool
-	// Sizes are those of the terminal, the first at once; only with TTY.
+	// Sizes are those of the terminal, the first at once; nil for none.
 	Sizes <-chan Size
 }
 
@@ -140,7 +140,7 @@ func (s Session) wants(kind string) bool {
 	case "stderr":
 		return s.Stderr != nil && !s.TTY
 	case "resize":
-		return s.TTY && s.Sizes != nil
+		return s.TTY // the runtime waits for it
 	}
 	return true
 }
