@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -19,7 +20,7 @@ func pageSize(p *v1.Pod, medium v1.StorageMedium) (int64, error) {
 	if p.Spec.Resources != nil {
 		lists = append(lists, p.Spec.Resources.Requests)
 	}
-	for _, c := range append(p.Spec.InitContainers[:len(p.Spec.InitContainers):len(p.Spec.InitContainers)], p.Spec.Containers...) {
+	for _, c := range slices.Concat(p.Spec.InitContainers, p.Spec.Containers) {
 		lists = append(lists, c.Resources.Requests, c.Resources.Limits)
 	}
 	for _, list := range lists {

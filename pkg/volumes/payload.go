@@ -113,16 +113,14 @@ func (p payload) pick(o object, items []v1.KeyToPath, defaultMode *int32, option
 	return nil
 }
 
-// readOnlyMode is what files have of which nothing says it.
-const readOnlyMode = int32(0o644)
-
+// modeOf is the file's own mode, else the volume's, else the API's default.
 func modeOf(own, defaults *int32) fs.FileMode {
 	for _, mode := range []*int32{own, defaults} {
 		if mode != nil {
 			return fs.FileMode(*mode) & fs.ModePerm
 		}
 	}
-	return fs.FileMode(readOnlyMode)
+	return fs.FileMode(v1.ConfigMapVolumeSourceDefaultMode)
 }
 
 func isTrue(b *bool) bool { return b != nil && *b }
