@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/nodeagent/nodeagent/pkg/checkpoint"
 	"github.com/nodeagent/nodeagent/pkg/config"
 	"github.com/nodeagent/nodeagent/pkg/cri"
 	"github.com/nodeagent/nodeagent/pkg/env"
@@ -107,6 +108,7 @@ func (a *Agent) build(root string) (*parts, error) {
 		return nil, err
 	}
 	known := &objects.Store{}
+	allocated, actuated := a.takenOver(root)
 	variables := env.Resolver{Objects: known, HostIPs: ips, Allocatable: allocatable}
 	vols, err := volumes.New(root, quantity(allocatable, v1.ResourceMemory), variables)
 	if err != nil {
@@ -122,7 +124,7 @@ func (a *Agent) build(root string) (*parts, error) {
 	handlers := probe.New(client, config.Release())
 	loop := syncloop.New(syncloop.Config{
 		Env: variables, Objects: known, DNS: resolver(k, ips, a.log),
-		Runtime: client, Volumes: vols, Cgroups: tree, Records: store, Probes: handlers, Hooks: handlers, Log: a.log,
+		Runtime: client, Volumes: vols, Cgroups: tree, Records: store, States: checkpoint.New(root), Allocated: allocated, Actuated: actuated, Probes: handlers, Hooks: handlers, Log: a.log,
 		Sources: names(sources), Known: a.known(store), Allocatable: allocatable, Sysctls: k.AllowedUnsafeSysctls,
 		Node:    pod.Node{Name: a.config.Node.Name, HostIPs: ips, MaxBackoff: maxBackoff(a.config)},
 		Slots:   2 * runtime.NumCPU(),
@@ -189,6 +191,20 @@ func (a *Agent) known(store *record.Store) map[types.UID]pod.Record {
 		out[types.UID(name)] = r
 	}
 	return out
+}
+
+// takenOver is what another agent left of what pods were granted and given. A
+// file that cannot be read is set aside and made anew: those pods count with
+// what they ask for.
+func (a *Agent) takenOver(root string) (allocated, actuated checkpoint.Pods) {
+	read := func(name string) checkpoint.Pods {
+		pods, err := checkpoint.Read(root, name)
+		if err != nil {
+			a.log.Warn("what pods were granted could not be read; going on with what they ask for", "error", err)
+		}
+		return pods
+	}
+	return read(checkpoint.Allocated), read(checkpoint.Actuated)
 }
 
 func quantity(list v1.ResourceList, name v1.ResourceName) int64 {

@@ -34,7 +34,7 @@ func (a *actor) do(ctx, wish context.Context, turn *waiter, p pod.Pod, act pod.A
 		}
 		err = failure
 	case pod.Allocate:
-		e, failure := a.allocate(p)
+		e, failure := a.allocate(ctx, p)
 		if failure == nil {
 			return e
 		}

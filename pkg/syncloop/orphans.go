@@ -66,7 +66,7 @@ func (l *Loop) enterKnown(found listed) {
 		switch {
 		case !r.Granted || pod.IsTerminal(r.Phase):
 		case lives(found[uid].View):
-			l.grants.enter(ledger.ClaimOf(r.Spec))
+			l.grants.enter(ledger.ClaimOf(l.allocated(r.Spec)))
 		default:
 			others = append(others, ledger.ClaimOf(r.Spec))
 		}

@@ -26,7 +26,7 @@ func (w *world) startAgent() {
 	w.checks.begin(known)
 	names := slices.Sorted(maps.Keys(w.sources))
 	a.loop = New(Config{
-		Runtime: a, Volumes: a, Cgroups: groups{a}, Records: records{a}, Probes: probes{a}, Hooks: hooks{a}, Objects: &objects.Store{}, Log: slog.New(slog.DiscardHandler),
+		Runtime: a, Volumes: a, Cgroups: groups{a}, Records: records{a}, States: states{a}, Allocated: maps.Clone(w.disk.states), Actuated: maps.Clone(w.disk.actuated), Probes: probes{a}, Hooks: hooks{a}, Objects: &objects.Store{}, Log: slog.New(slog.DiscardHandler),
 		Sources: names, Known: known, Allocatable: capacity, Slots: slotCount, Timeout: callLimit,
 		Node:      pod.Node{Name: "n1", HostIPs: []string{"192.168.0.1"}},
 		Connected: func(context.Context) error { return nil },
