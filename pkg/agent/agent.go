@@ -114,8 +114,12 @@ func (a *Agent) build(root string) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
+	swap, err := node.Swap()
+	if err != nil {
+		return nil, err
+	}
 	tree := newTree(a.config, limit, a.log)
-	client, err := cri.Dial(runtimeOptions(a.config, root, capacity, tree))
+	client, err := cri.Dial(runtimeOptions(a.config, root, capacity, swap, tree))
 	if err != nil {
 		return nil, err
 	}
@@ -126,9 +130,10 @@ func (a *Agent) build(root string) (*parts, error) {
 		Env: variables, Objects: known, DNS: resolver(k, ips, a.log),
 		Runtime: client, Volumes: vols, Cgroups: tree, Records: store, States: checkpoint.New(root), Allocated: allocated, Actuated: actuated, Probes: handlers, Hooks: handlers, Log: a.log,
 		Sources: names(sources), Known: a.known(store), Allocatable: allocatable, Sysctls: k.AllowedUnsafeSysctls,
-		Node:    pod.Node{Name: a.config.Node.Name, HostIPs: ips, MaxBackoff: maxBackoff(a.config)},
-		Slots:   2 * runtime.NumCPU(),
-		Timeout: k.RuntimeRequestTimeout.Duration, Connected: tree.connect, Fault: a.fault,
+		Node:        pod.Node{Name: a.config.Node.Name, HostIPs: ips, MaxBackoff: maxBackoff(a.config)},
+		LimitedSwap: client.Swaps(),
+		Slots:       2 * runtime.NumCPU(),
+		Timeout:     k.RuntimeRequestTimeout.Duration, Connected: tree.connect, Fault: a.fault,
 	})
 	return &parts{runtime: client, sources: sources, loop: loop}, nil
 }
