@@ -28,6 +28,9 @@ var commands = map[string]struct {
 	"pods":    {runPods, "list the pods and what is wrong"},
 	"explain": {runExplain, "say what a pod wants, does and waits for"},
 	"plan":    {runPlan, "say what would be done for a manifest, without doing it"},
+	"logs":    {runLogs, "show what a pod's containers have printed"},
+	"exec":    {runExec, "run a command in a container"},
+	"attach":  {runAttach, "connect with a container's own streams"},
 	"check":   {runCheck, "check this machine: runtime, cgroups, network, folders, ports"},
 	"version": {runVersion, "print the version"},
 }
@@ -45,7 +48,11 @@ func main() {
 		fmt.Fprintln(os.Stderr, "something hangs, a disk perhaps: ending without waiting for it")
 		os.Exit(1)
 	})
-	if err := run(ctx, os.Args); err != nil {
+	err := run(ctx, os.Args)
+	if code := exitCode(0); errors.As(err, &code) {
+		os.Exit(int(code)) // said by the command itself
+	}
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", filepath.Base(os.Args[0]), err)
 		os.Exit(1)
 	}
@@ -101,8 +108,8 @@ func runAgent(ctx context.Context, args []string) error {
 
 func usage() {
 	fmt.Printf("%s\n\nUsage:\n  nodeagent [flags]            run the agent\n", config.Version())
-	for _, name := range []string{"pods", "explain", "plan", "check", "version"} {
-		fmt.Printf("  nodeagent %-8s           %s\n", name, commands[name].help)
+	for _, name := range []string{"pods", "explain", "plan", "logs", "exec", "attach", "check", "version"} {
+		fmt.Printf("  nodeagent %-12s       %s\n", name, commands[name].help)
 	}
 	fmt.Printf("\nFlags:\n%s", config.NewFlagSet(config.Default()).FlagUsages())
 }

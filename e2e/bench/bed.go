@@ -144,9 +144,13 @@ spec:
 
 // run drops the pod's file and returns when its container runs.
 func (b *bed) run(ctx context.Context, name string) (event, time.Duration, error) {
+	return b.runAs(ctx, name, manifest(name))
+}
+
+func (b *bed) runAs(ctx context.Context, name string, manifest []byte) (event, time.Duration, error) {
 	x := b.watch.running(inRuntime(name))
 	began := time.Now()
-	if err := b.agent.WritePod(name+".yaml", manifest(name)); err != nil {
+	if err := b.agent.WritePod(name+".yaml", manifest); err != nil {
 		return event{}, 0, err
 	}
 	e, err := x.wait(ctx)

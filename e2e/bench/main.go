@@ -43,6 +43,7 @@ type section struct {
 var sections = []section{
 	{"serial", (*bed).serial},
 	{"burst", (*bed).bursts},
+	{"volumes", (*bed).volumes},
 	{"idle", (*bed).idle},
 	{"die", (*bed).die},
 	{"recover", (*bed).recover},
@@ -92,7 +93,7 @@ func parse() (options, error) {
 	flag.DurationVar(&o.idle, "idle", time.Minute, "how long idle pods are watched")
 	flag.StringVar(&o.kubelet, "kubelet", "", "program of a kubelet to measure too")
 	pods := flag.String("pods", "30,100", "how many pods stand idle")
-	only := flag.String("only", "", "sections to run, of serial,burst,idle,die,recover (default all)")
+	only := flag.String("only", "", "sections to run, of serial,burst,volumes,idle,die,recover (default all)")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		return o, fmt.Errorf("unexpected argument %q", flag.Arg(0))

@@ -105,7 +105,13 @@ func (a *Agent) Start() error {
 // Command is another run of the program beside the agent, such as
 // Command("pods"), inside the network, with the agent's --root-dir put last.
 func (a *Agent) Command(args ...string) *exec.Cmd {
-	cmd := a.lab.Network.Command(a.Binary, append(args, "--root-dir="+a.Root)...)
+	return a.Plain(append(args, "--root-dir="+a.Root)...)
+}
+
+// Plain is another run of the program inside the network, with no arguments
+// but these.
+func (a *Agent) Plain(args ...string) *exec.Cmd {
+	cmd := a.lab.Network.Command(a.Binary, args...)
 	cmd.Env = append(append(a.lab.Runtime.Programs.environ(), labEnv+"="+a.lab.ID), a.Env...)
 	return cmd
 }

@@ -66,6 +66,10 @@ func build(tb TB, o Options) (*Lab, error) {
 	}
 	l := &Lab{ID: id, Dir: dir, CgroupRoot: "/" + cgroupPrefix + id, tb: tb}
 	tb.Cleanup(l.close)
+	// Root of a user namespace of its own goes through it to its file system.
+	if err := os.Chmod(dir, 0o711); err != nil {
+		return nil, err
+	}
 	if err := writeOwner(dir); err != nil {
 		return nil, err
 	}

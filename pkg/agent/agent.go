@@ -21,6 +21,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/config"
 	"github.com/nodeagent/nodeagent/pkg/cri"
 	"github.com/nodeagent/nodeagent/pkg/env"
+	"github.com/nodeagent/nodeagent/pkg/ledger"
 	"github.com/nodeagent/nodeagent/pkg/local"
 	"github.com/nodeagent/nodeagent/pkg/node"
 	"github.com/nodeagent/nodeagent/pkg/objects"
@@ -118,6 +119,10 @@ func (a *Agent) build(root string) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
+	users, err := userRanges(k, vols, quantity(allocatable, v1.ResourcePods), a.log)
+	if err != nil {
+		return nil, err
+	}
 	tree := newTree(a.config, limit, a.log)
 	client, err := cri.Dial(runtimeOptions(a.config, root, capacity, swap, tree))
 	if err != nil {
@@ -128,12 +133,13 @@ func (a *Agent) build(root string) (*parts, error) {
 	handlers := probe.New(client, config.Release())
 	loop := syncloop.New(syncloop.Config{
 		Env: variables, Objects: known, DNS: resolver(k, ips, a.log),
-		Runtime: client, Volumes: vols, Cgroups: tree, Records: store, States: checkpoint.New(root), Allocated: allocated, Actuated: actuated, Probes: handlers, Hooks: handlers, Log: a.log,
-		Sources: names(sources), Known: a.known(store), Allocatable: allocatable, Sysctls: k.AllowedUnsafeSysctls,
-		Node:        pod.Node{Name: a.config.Node.Name, HostIPs: ips, MaxBackoff: maxBackoff(a.config)},
-		LimitedSwap: client.Swaps(),
-		Slots:       2 * runtime.NumCPU(),
-		Timeout:     k.RuntimeRequestTimeout.Duration, Connected: tree.connect, Fault: a.fault,
+		Runtime: client, Volumes: vols, Cgroups: tree, Records: store, Probes: handlers, Hooks: handlers, Log: a.log,
+		States: checkpoint.New(root), Allocated: allocated, Actuated: actuated,
+		Sources: names(sources), Known: a.known(store),
+		Ledger:  ledger.Ledger{Allocatable: allocatable, Sysctls: k.AllowedUnsafeSysctls, Host: ledger.Host{AppArmor: node.AppArmor(), Swap: client.Swaps()}, Users: users},
+		Node:    pod.Node{Name: a.config.Node.Name, HostIPs: ips, MaxBackoff: maxBackoff(a.config)},
+		Slots:   2 * runtime.NumCPU(),
+		Timeout: k.RuntimeRequestTimeout.Duration, Connected: tree.connect, Fault: a.fault,
 	})
 	return &parts{runtime: client, sources: sources, loop: loop}, nil
 }

@@ -21,6 +21,9 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/config"
 	"github.com/nodeagent/nodeagent/pkg/cri"
 	"github.com/nodeagent/nodeagent/pkg/dns"
+	"github.com/nodeagent/nodeagent/pkg/ledger"
+	"github.com/nodeagent/nodeagent/pkg/node"
+	"github.com/nodeagent/nodeagent/pkg/volumes"
 )
 
 // CheckHost says what of the machine itself keeps the agent from starting, and
@@ -107,6 +110,24 @@ func resolver(k *kubeletv1beta1.KubeletConfiguration, ips []string, log *slog.Lo
 		log.Warn("the host's resolver settings do not suit pods", "error", err)
 	}
 	return s
+}
+
+// userRanges are the ranges of user IDs that pods can have (behaviour row
+// 1.9-9), and those that they have already.
+func userRanges(k *kubeletv1beta1.KubeletConfiguration, vols *volumes.Volumes, pods int64, log *slog.Logger) (ledger.Users, error) {
+	length := uint32(65536)
+	if u := k.UserNamespaces; u != nil && u.IDsPerPod != nil {
+		length = uint32(*u.IDsPerPod) // validated
+	}
+	ids, err := node.PodUsers(length, int(pods))
+	if err != nil {
+		return ledger.Users{}, fmt.Errorf("find user IDs for pods (userNamespaces): %w", err)
+	}
+	held, err := vols.Users()
+	if err != nil {
+		log.Warn("pods whose range of user IDs cannot be read get another one", "error", err)
+	}
+	return ledger.Users{First: uint32(ids.First), Length: length, Count: int(ids.Total / uint64(length)), Held: held}, nil
 }
 
 // patience is how long the loop over all pods may hang before the agent counts

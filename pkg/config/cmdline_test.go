@@ -189,7 +189,6 @@ func TestRefusedUntilBuilt(t *testing.T) {
 		"qosReserved":                            "qosReserved: {memory: 50%}\n",
 		"reservedSystemCPUs":                     "reservedSystemCPUs: 0-1\n",
 		"protectKernelDefaults":                  "protectKernelDefaults: true\n",
-		"userNamespaces":                         "userNamespaces: {idsPerPod: 131072}\n",
 		"enforceNodeAllocatable":                 "enforceNodeAllocatable: [pods, kube-reserved]\nkubeReservedCgroup: /k\n",
 		"imagePullCredentialsVerificationPolicy": "imagePullCredentialsVerificationPolicy: AlwaysVerify\n",
 	} {

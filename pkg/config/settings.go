@@ -40,7 +40,7 @@ var fieldSettings = map[string]setting{
 	"crashLoopBackOff":         {state: built},
 	"seccompDefault":           {state: built},
 	"allowedUnsafeSysctls":     {state: built},
-	"userNamespaces":           {state: unsafe, why: "pods would get ranges of user IDs of another length"},
+	"userNamespaces":           {state: built},
 	"oomScoreAdj":              {state: built},
 	"maxOpenFiles":             {state: harmless, why: "the limit of the service that starts the agent applies"},
 	"logging":                  {state: built},

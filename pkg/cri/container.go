@@ -9,6 +9,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/nodeagent/nodeagent/pkg/env"
+	"github.com/nodeagent/nodeagent/pkg/pod"
 )
 
 // CreateRequest is what the pod's value and its surroundings add to the spec.
@@ -25,6 +26,9 @@ type CreateRequest struct {
 	SubPaths map[int]string
 	PodIPs   []string
 	Env      []env.Var
+	// Handler and Users are those of the sandbox.
+	Handler string
+	Users   pod.IDs
 }
 
 // Parts is what Create finds out for ContainerConfig.
@@ -44,7 +48,7 @@ func ContainerConfig(p *v1.Pod, parts Parts, m Machine, o PodOptions) (*runtimea
 	if err != nil {
 		return nil, err
 	}
-	security, err := containerSecurity(p, c, parts.User, m, o)
+	security, err := containerSecurity(p, c, parts, m, o)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 
+	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -78,11 +79,32 @@ func hideSyntax(err error) error {
 	return err
 }
 
-// credentials are the node's for the repository, the most specific first
-// (behaviour row 1.10-8). The files are read at each pull: they are small, and
-// a changed password is to count at once.
-func (c *Client) credentials(repository string) []*runtimeapi.AuthConfig {
-	return lookup(nodeConfig(c.opts.Pods.RootDir), repository)
+// credentials are those for the repository: of the pod's secrets, one after
+// another, then the node's, in each the most specific first (behaviour rows
+// 1.10-8, 1.10-9). The files are read at each pull: they are small, and a
+// changed password is to count at once.
+func (c *Client) credentials(repository string, secrets []*v1.Secret) ([]*runtimeapi.AuthConfig, error) {
+	var out []*runtimeapi.AuthConfig
+	for _, s := range secrets {
+		cfg, err := secretConfig(s)
+		if err != nil {
+			return nil, fmt.Errorf("image pull secret %s/%s: %w", s.Namespace, s.Name, err)
+		}
+		out = append(out, lookup(cfg, repository)...)
+	}
+	return append(out, lookup(nodeConfig(c.opts.Pods.RootDir), repository)...), nil
+}
+
+// secretConfig is what a secret of either type of registry credentials holds;
+// one of another type has none.
+func secretConfig(s *v1.Secret) (map[string]dockerEntry, error) {
+	switch s.Type {
+	case v1.SecretTypeDockerConfigJson:
+		return decodeConfigJSON(s.Data[v1.DockerConfigJsonKey])
+	case v1.SecretTypeDockercfg:
+		return decodeDockercfg(s.Data[v1.DockerConfigKey])
+	}
+	return nil, nil
 }
 
 // nodeConfig is the first config file that exists and can be read.

@@ -57,9 +57,9 @@ type Client struct {
 	// users are the users of images by ID, which never change: a digest names
 	// their content.
 	users sync.Map // string to ImageUser
-	// rro is whether the default handler mounts recursively read-only, as the
-	// newest Probe learned.
-	rro atomic.Bool
+	// handlers are what the runtime's handlers can do, as the newest Probe
+	// learned.
+	handlers atomic.Pointer[map[string]Handler]
 }
 
 const (
@@ -157,6 +157,8 @@ type Runtime struct {
 	Network string
 	// Handlers are the runtime's handlers by name, "" being the default.
 	Handlers map[string]Handler
+	// StrictGroups says that the runtime follows supplementalGroupsPolicy.
+	StrictGroups bool
 }
 
 // Untested says so of a runtime that the agent is not tried on, which may work
@@ -199,8 +201,18 @@ func (c *Client) Probe(ctx context.Context) (Runtime, error) {
 			UserNamespaces:    h.GetFeatures().GetUserNamespaces(),
 		}
 	}
-	c.rro.Store(r.Handlers[""].RecursiveReadOnly)
+	r.StrictGroups = s.GetFeatures().GetSupplementalGroupsPolicy()
+	c.handlers.Store(&r.Handlers)
 	return r, nil
+}
+
+// handler is what the handler of that name can do: nothing, of one that the
+// runtime doesn't report.
+func (c *Client) handler(name string) Handler {
+	if known := c.handlers.Load(); known != nil {
+		return (*known)[name]
+	}
+	return Handler{}
 }
 
 // condition is empty when the condition holds, else why it does not.

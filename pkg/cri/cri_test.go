@@ -14,6 +14,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -180,6 +181,82 @@ func TestRunSandbox(t *testing.T) {
 	cancel()
 	if _, err = c.RunSandbox(ctx, web(), SandboxRequest{Attempt: 4}); !Failure(err).Canceled {
 		t.Errorf("given up before it began: %+v", Failure(err))
+	}
+}
+
+// What a handler can do decides for the pods that go to it.
+func TestHandlers(t *testing.T) {
+	f := &fake{
+		version:    "v2.1.0",
+		conditions: []*runtimeapi.RuntimeCondition{{Type: runtimeapi.RuntimeReady, Status: true}, {Type: runtimeapi.NetworkReady, Status: true}},
+		handlers: []*runtimeapi.RuntimeHandler{
+			{Name: "", Features: &runtimeapi.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: true}},
+			{Name: "vm", Features: &runtimeapi.RuntimeHandlerFeatures{UserNamespaces: true}},
+		},
+		features: &runtimeapi.RuntimeFeatures{SupplementalGroupsPolicy: true},
+	}
+	c := serve(t, f)
+	p := web()
+	p.Spec.HostUsers = ptr(false)
+	users := pod.IDs{First: 65536, Length: 65536}
+	_, err := c.RunSandbox(t.Context(), p, SandboxRequest{Users: users})
+	if want := "can't set `spec.hostUsers: false`, runtime does not support user namespaces"; err == nil || Failure(err).Message != want {
+		t.Errorf("before the runtime was asked: %v, want %s", err, want)
+	}
+	rt, err := c.Probe(t.Context())
+	if err != nil || !rt.StrictGroups {
+		t.Fatalf("%+v, %v", rt, err)
+	}
+	_, err = c.RunSandbox(t.Context(), p, SandboxRequest{Users: users, Handler: "other"})
+	if want := "can't set `spec.hostUsers: false`, RuntimeClass handler \"other\" does not support user namespaces"; err == nil || Failure(err).Message != want {
+		t.Errorf("a handler that cannot: %v, want %s", err, want)
+	}
+	if _, err = c.RunSandbox(t.Context(), p, SandboxRequest{Users: users, Handler: "vm"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.sandboxes[len(f.sandboxes)-1].RuntimeHandler; got != "vm" {
+		t.Errorf("the sandbox went to handler %q", got)
+	}
+	vm := v1.VolumeMount{Name: "v", MountPath: "/v", ReadOnly: true, RecursiveReadOnly: ptr(v1.RecursiveReadOnlyIfPossible)}
+	for handler, want := range map[string]bool{"": true, "vm": false, "other": false} {
+		m, err := c.volumeMount(web(), vm, c.handler(handler), "/host")
+		if err != nil || m.RecursiveReadOnly != want {
+			t.Errorf("handler %q: %v, %v; want %v", handler, m, err, want)
+		}
+	}
+}
+
+// Containers can write to their hosts file without end: no more is read of it
+// than it should have, and it is brought back.
+func TestHostsFileWrittenByContainer(t *testing.T) {
+	c := dialed(t, t.TempDir(), "/none")
+	path, err := c.writeHosts(web(), []string{"192.0.2.1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []string{"", "x", string(good[:20]), string(good) + "192.0.2.66 fake\n", strings.ToUpper(string(good))} {
+		if err := os.WriteFile(path, []byte(bad), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.writeHosts(web(), []string{"192.0.2.1"}); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(path); err != nil || string(got) != string(good) {
+			t.Errorf("after %.20q: %q, %v", bad, got, err)
+		}
+	}
+	if err := os.Truncate(path, 1<<40); err != nil { // sparse; read whole, it would not fit
+		t.Fatal(err)
+	}
+	if _, err := c.writeHosts(web(), []string{"192.0.2.1"}); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Size() != int64(len(good)) {
+		t.Errorf("the long file: %v, %v", info, err)
 	}
 }
 

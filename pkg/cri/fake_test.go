@@ -22,6 +22,8 @@ type fake struct {
 
 	mu         sync.Mutex
 	version    string // of containerd; "": not CRI
+	handlers   []*runtimeapi.RuntimeHandler
+	features   *runtimeapi.RuntimeFeatures
 	conditions []*runtimeapi.RuntimeCondition
 	sandboxes  []*runtimeapi.PodSandboxStatus
 	containers []*runtimeapi.ContainerStatus
@@ -90,7 +92,7 @@ func (f *fake) Version(context.Context, *runtimeapi.VersionRequest) (*runtimeapi
 }
 
 func (f *fake) Status(context.Context, *runtimeapi.StatusRequest) (*runtimeapi.StatusResponse, error) {
-	return &runtimeapi.StatusResponse{Status: &runtimeapi.RuntimeStatus{Conditions: f.conditions}}, nil
+	return &runtimeapi.StatusResponse{Status: &runtimeapi.RuntimeStatus{Conditions: f.conditions}, RuntimeHandlers: f.handlers, Features: f.features}, nil
 }
 
 func (f *fake) ListPodSandbox(_ context.Context, r *runtimeapi.ListPodSandboxRequest) (*runtimeapi.ListPodSandboxResponse, error) {
@@ -154,7 +156,7 @@ func (f *fake) RunPodSandbox(_ context.Context, r *runtimeapi.RunPodSandboxReque
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.sandboxes = append(f.sandboxes, &runtimeapi.PodSandboxStatus{
-		Id: "new", Metadata: r.Config.Metadata, Labels: r.Config.Labels, CreatedAt: 1,
+		Id: "new", RuntimeHandler: r.RuntimeHandler, Metadata: r.Config.Metadata, Labels: r.Config.Labels, CreatedAt: 1,
 		Network: &runtimeapi.PodSandboxNetworkStatus{Ip: "192.0.2.1"},
 	})
 	return &runtimeapi.RunPodSandboxResponse{PodSandboxId: "new"}, nil

@@ -41,9 +41,10 @@ func imageName(image string) (name, repository string, err error) {
 // create from, message how it went, for
 // people (behaviour rows 1.10-3, 1.10-4).
 //
-// Pods that want the same image with the same credentials share one pull,
-// which ends early when the last of them gives up.
-func (c *Client) Pull(ctx context.Context, p *v1.Pod, container string) (ref, message string, err error) {
+// Credentials in secrets are tried before the node's own. Pods that want the
+// same image with the same credentials share one pull, which ends early when the
+// last of them gives up.
+func (c *Client) Pull(ctx context.Context, p *v1.Pod, container string, secrets []*v1.Secret) (ref, message string, err error) {
 	k, err := containerNamed(p, container)
 	if err != nil {
 		return "", "", failed(ReasonConfig, "pull image", err)
@@ -71,7 +72,10 @@ func (c *Client) Pull(ctx context.Context, p *v1.Pod, container string) (ref, me
 		}
 	}
 	began := time.Now()
-	creds := c.credentials(repository)
+	creds, err := c.credentials(repository, secrets)
+	if err != nil {
+		return "", "", failed(ReasonPull, "pull image "+name, err)
+	}
 	got, err := c.pulls.do(ctx, pullKey(name, creds), func(ctx context.Context) (pullResult, error) {
 		return c.fetch(ctx, p, name, creds)
 	})

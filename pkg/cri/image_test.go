@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -164,7 +165,7 @@ func TestPull(t *testing.T) {
 		f.fail = test.fail
 		p := web()
 		p.Spec.Containers[0].Image, p.Spec.Containers[0].ImagePullPolicy = test.image, test.policy
-		ref, message, err := c.Pull(t.Context(), p, "main")
+		ref, message, err := c.Pull(t.Context(), p, "main", nil)
 		if err != nil {
 			message = Failure(err).Message
 		}
@@ -301,6 +302,34 @@ func TestPullKey(t *testing.T) {
 	b := []*runtimeapi.AuthConfig{{Username: "u", Password: "q"}}
 	if pullKey("x", a) == pullKey("x", b) || pullKey("x", a) == pullKey("x", nil) || pullKey("x", a) == pullKey("y", a) || pullKey("x", a) != pullKey("x", slices.Clone(a)) {
 		t.Error("keys do not tell pulls apart")
+	}
+}
+
+// TestPullSecrets: what the pod's secrets say comes before the node's own, and
+// a secret that can't be read fails the pull without being shown.
+func TestPullSecrets(t *testing.T) {
+	c := &Client{opts: Options{Pods: PodOptions{RootDir: t.TempDir()}}}
+	node := `{"auths":{"example.com":{"username":"node","password":"p"}}}`
+	if err := os.WriteFile(filepath.Join(c.opts.Pods.RootDir, "config.json"), []byte(node), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	secret := func(kind v1.SecretType, key, text string) *v1.Secret {
+		return &v1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "s"}, Type: kind, Data: map[string][]byte{key: []byte(text)}}
+	}
+	json := secret(v1.SecretTypeDockerConfigJson, v1.DockerConfigJsonKey, `{"auths":{"example.com":{"auth":"anNvbjpw"}}}`)
+	old := secret(v1.SecretTypeDockercfg, v1.DockerConfigKey, `{"example.com":{"username":"old","password":"p"},"else.com":{"username":"other"}}`)
+	opaque := secret(v1.SecretTypeOpaque, v1.DockerConfigJsonKey, `{"auths":{"example.com":{"username":"opaque"}}}`)
+	got, err := c.credentials("example.com/app", []*v1.Secret{json, old, opaque})
+	var users []string
+	for _, a := range got {
+		users = append(users, a.Username)
+	}
+	if err != nil || strings.Join(users, " ") != "json old node" {
+		t.Errorf("credentials of %v, %v", users, err)
+	}
+	bad := secret(v1.SecretTypeDockerConfigJson, v1.DockerConfigJsonKey, `{"auths":{"example.com":{"auth":"hunter2!"}}}`)
+	if _, err := c.credentials("example.com/app", []*v1.Secret{bad}); err == nil || !strings.Contains(err.Error(), "ns/s") || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("a bad secret gives %v", err)
 	}
 }
 

@@ -21,6 +21,9 @@ func (c *Client) RunSandbox(ctx context.Context, p *v1.Pod, req SandboxRequest) 
 	doing := fmt.Sprintf("run sandbox of pod %s/%s", p.Namespace, p.Name)
 	ctx, cancel := context.WithTimeout(ctx, 2*c.opts.RequestTimeout)
 	defer cancel()
+	if pod.OwnUsers(p) && !c.handler(req.Handler).UserNamespaces {
+		return pod.Sandbox{}, failed("", doing, noUserNamespaces(req.Handler))
+	}
 	cfg, err := SandboxConfig(p, req, c.machine, c.opts.Pods)
 	if err != nil {
 		return pod.Sandbox{}, failed("", doing, err)
@@ -31,7 +34,7 @@ func (c *Client) RunSandbox(ctx context.Context, p *v1.Pod, req SandboxRequest) 
 	if err := ctx.Err(); err != nil {
 		return pod.Sandbox{}, failed("", doing, err) // not sent: nothing is uncertain
 	}
-	r, err := c.runtime.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: cfg})
+	r, err := c.runtime.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: cfg, RuntimeHandler: req.Handler})
 	if err != nil {
 		return pod.Sandbox{}, mutated("", doing, err)
 	}
@@ -45,12 +48,19 @@ func (c *Client) RunSandbox(ctx context.Context, p *v1.Pod, req SandboxRequest) 
 	return sandboxOf(s.Status), nil
 }
 
+func noUserNamespaces(handler string) error {
+	if handler == "" {
+		return errors.New("can't set `spec.hostUsers: false`, runtime does not support user namespaces")
+	}
+	return fmt.Errorf("can't set `spec.hostUsers: false`, RuntimeClass handler %q does not support user namespaces", handler)
+}
+
 // Create makes an instance of a container, of any kind, and what it mounts.
 func (c *Client) Create(ctx context.Context, p *v1.Pod, req CreateRequest) (pod.Container, error) {
 	doing := fmt.Sprintf("create container %s of pod %s/%s", req.Container, p.Namespace, p.Name)
 	ctx, cancel := context.WithTimeout(ctx, c.opts.RequestTimeout)
 	defer cancel()
-	sandbox, err := SandboxConfig(p, SandboxRequest{}, c.machine, c.opts.Pods)
+	sandbox, err := SandboxConfig(p, SandboxRequest{Users: req.Users}, c.machine, c.opts.Pods)
 	if err != nil {
 		return pod.Container{}, failed(ReasonConfig, doing, err)
 	}

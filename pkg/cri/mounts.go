@@ -5,7 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io/fs"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -30,7 +30,7 @@ func (c *Client) mounts(p *v1.Pod, k *v1.Container, req CreateRequest) ([]*runti
 	var out []*runtimeapi.Mount
 	hosts := p.Spec.HostNetwork || len(req.PodIPs) > 0
 	for i, vm := range k.VolumeMounts {
-		m, err := c.volumeMount(p, vm, cmp.Or(req.SubPaths[i], req.Mounts[vm.Name]))
+		m, err := c.volumeMount(p, vm, c.handler(req.Handler), cmp.Or(req.SubPaths[i], req.Mounts[vm.Name]))
 		if err != nil {
 			return nil, fmt.Errorf("volumeMount %s: %w", vm.Name, err)
 		}
@@ -44,18 +44,21 @@ func (c *Client) mounts(p *v1.Pod, k *v1.Container, req CreateRequest) ([]*runti
 		}
 		out = append(out, &runtimeapi.Mount{ContainerPath: etcHosts, HostPath: path, SelinuxRelabel: c.machine.SELinux})
 	}
-	if k.TerminationMessagePath == "" {
-		return out, nil
+	if k.TerminationMessagePath != "" {
+		path, err := c.makeMessageFile(p.UID, k.Name)
+		if err != nil {
+			return nil, fmt.Errorf("make termination message file: %w", err)
+		}
+		out = append(out, &runtimeapi.Mount{ContainerPath: absolute(k.TerminationMessagePath), HostPath: path, SelinuxRelabel: c.machine.SELinux})
 	}
-	path, err := c.makeMessageFile(p.UID, k.Name)
-	if err != nil {
-		return nil, fmt.Errorf("make termination message file: %w", err)
+	for _, m := range out {
+		m.UidMappings, m.GidMappings = mapping(req.Users), mapping(req.Users)
 	}
-	return append(out, &runtimeapi.Mount{ContainerPath: absolute(k.TerminationMessagePath), HostPath: path, SelinuxRelabel: c.machine.SELinux}), nil
+	return out, nil
 }
 
 // volumeMount mounts what is at the host's path.
-func (c *Client) volumeMount(p *v1.Pod, vm v1.VolumeMount, host string) (*runtimeapi.Mount, error) {
+func (c *Client) volumeMount(p *v1.Pod, vm v1.VolumeMount, h Handler, host string) (*runtimeapi.Mount, error) {
 	if host == "" {
 		return nil, fmt.Errorf("volume %q is not mounted on the node", vm.Name)
 	}
@@ -63,7 +66,7 @@ func (c *Client) volumeMount(p *v1.Pod, vm v1.VolumeMount, host string) (*runtim
 	if err != nil {
 		return nil, err
 	}
-	recursive, err := recursiveReadOnly(vm, c.rro.Load())
+	recursive, err := recursiveReadOnly(vm, h.RecursiveReadOnly)
 	if err != nil {
 		return nil, err
 	}
@@ -133,18 +136,16 @@ func (c *Client) writeHosts(p *v1.Pod, podIPs []string) (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "etc-hosts")
-	old, err := os.ReadFile(path)
-	if err == nil && bytes.Equal(old, content) {
-		return path, nil
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", err
-	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|unix.O_NOFOLLOW, 0o644)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o644)
 	if err != nil {
 		return "", err
 	}
-	_, err = f.Write(content)
+	// Containers can write to the file, as much as they like.
+	old, err := io.ReadAll(io.LimitReader(f, int64(len(content))+1))
+	if err == nil && !bytes.Equal(old, content) {
+		_, err = f.WriteAt(content, 0)
+		err = errors.Join(err, f.Truncate(int64(len(content))))
+	}
 	return path, errors.Join(err, f.Chmod(0o644), f.Close())
 }
 

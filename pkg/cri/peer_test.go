@@ -21,6 +21,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/pkg/dns"
 	"github.com/nodeagent/nodeagent/pkg/env"
+	"github.com/nodeagent/nodeagent/pkg/pod"
 	"github.com/nodeagent/nodeagent/pkg/volumes"
 )
 
@@ -65,10 +66,14 @@ func (f *fixture) dns(t *testing.T) *runtimeapi.DNSConfig {
 // The machine that the fixtures were made on.
 var peerMachine = Machine{Swap: true, HugePageSizes: []string{"2MB", "1GB"}, MaskedPaths: maskedPaths}
 
-// unbuilt are the fixtures that the agent refuses so far, with the words by
-// which it must say so.
-var unbuilt = map[string]string{
-	"user-namespace": "user namespaces are not built yet",
+// peerUsers is the range that the fixture of a user namespace was given.
+var peerUsers = pod.IDs{First: 65536, Length: 65536}
+
+func (f *fixture) users() pod.IDs {
+	if pod.OwnUsers(f.Pod) {
+		return peerUsers
+	}
+	return pod.IDs{}
 }
 
 func TestConfigsAreThePeers(t *testing.T) {
@@ -81,14 +86,8 @@ func TestConfigsAreThePeers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := readFixture(t, file)
 			o := f.options(t)
-			req := SandboxRequest{DNS: f.dns(t)}
+			req := SandboxRequest{DNS: f.dns(t), Users: f.users()}
 			sandbox, err := SandboxConfig(f.Pod, req, peerMachine, o)
-			if words := unbuilt[name]; words != "" {
-				if err == nil || !strings.Contains(err.Error(), words) {
-					t.Fatalf("error %v, want one with %q", err, words)
-				}
-				return
-			}
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -108,6 +107,7 @@ func compareContainer(t *testing.T, f *fixture, o PodOptions, want *runtimeapi.C
 		Container: want.Metadata.Name,
 		Attempt:   want.Metadata.Attempt,
 		ImageRef:  want.Image.Image,
+		Users:     f.users(),
 		Mounts:    f.volumes(t, c.opts.Pods.RootDir, want),
 	}
 	if !f.Pod.Spec.HostNetwork {

@@ -15,14 +15,16 @@ import (
 type SandboxRequest struct {
 	Attempt uint32
 	DNS     *runtimeapi.DNSConfig
+	// Handler is the runtime's handler that the pod's RuntimeClass names, "" for
+	// the default.
+	Handler string
+	// Users are the IDs of the pod's own user namespace, if it has one.
+	Users pod.IDs
 }
 
 // SandboxConfig is the pod's sandbox as the kubelet would ask for it
 // (behaviour rows 1.8-8, 1.8-12 to 1.8-15, 1.9-14, 1.11-4).
 func SandboxConfig(p *v1.Pod, req SandboxRequest, m Machine, o PodOptions) (*runtimeapi.PodSandboxConfig, error) {
-	if h := p.Spec.RuntimeClassName; h != nil && *h != "" {
-		return nil, fmt.Errorf("spec.runtimeClassName %q: runtime classes are not built yet", *h)
-	}
 	logs, err := logFolder(p.Namespace, p.Name, p.UID)
 	if err != nil {
 		return nil, err
@@ -40,13 +42,13 @@ func SandboxConfig(p *v1.Pod, req SandboxRequest, m Machine, o PodOptions) (*run
 			return nil, err
 		}
 	}
-	if cfg.Linux, err = linuxSandbox(p, m, o); err != nil {
+	if cfg.Linux, err = linuxSandbox(p, req.Users, m, o); err != nil {
 		return nil, err
 	}
 	return cfg, nil
 }
 
-func linuxSandbox(p *v1.Pod, m Machine, o PodOptions) (*runtimeapi.LinuxPodSandboxConfig, error) {
+func linuxSandbox(p *v1.Pod, users pod.IDs, m Machine, o PodOptions) (*runtimeapi.LinuxPodSandboxConfig, error) {
 	sc := &runtimeapi.LinuxSandboxSecurityContext{
 		Seccomp: &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault},
 	}
@@ -69,7 +71,7 @@ func linuxSandbox(p *v1.Pod, m Machine, o PodOptions) (*runtimeapi.LinuxPodSandb
 		cfg.Sysctls[pod.SysctlName(s.Name)] = s.Value
 	}
 	var err error
-	if sc.NamespaceOptions, err = namespaces(p); err != nil {
+	if sc.NamespaceOptions, err = namespaces(p, users); err != nil {
 		return nil, err
 	}
 	if sc.SupplementalGroups, sc.SupplementalGroupsPolicy, err = groups(psc); err != nil {
@@ -157,6 +159,9 @@ func cut63(name string) (string, error) {
 	return cut, nil
 }
 
+// maxKernelName is how long a machine's name may be for the kernel.
+const maxKernelName = 64
+
 // kernelHostname is what the pod's processes see as the machine's name.
 func kernelHostname(p *v1.Pod, clusterDomain string) (string, error) {
 	host, domain, err := hostname(p, clusterDomain)
@@ -164,8 +169,8 @@ func kernelHostname(p *v1.Pod, clusterDomain string) (string, error) {
 		return host, err
 	}
 	fqdn := host + "." + domain
-	if len(fqdn) > 64 {
-		return "", fmt.Errorf("spec.setHostnameAsFQDN: %s has %d characters, the kernel takes at most 64", fqdn, len(fqdn))
+	if len(fqdn) > maxKernelName {
+		return "", fmt.Errorf("failed to construct FQDN from pod hostname and cluster domain, FQDN %s is too long (%d characters is the max, %d characters requested)", fqdn, maxKernelName, len(fqdn))
 	}
 	return fqdn, nil
 }

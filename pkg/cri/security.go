@@ -9,6 +9,8 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/nodeagent/nodeagent/pkg/pod"
 )
 
 // ImageUser is the user that an image names, by number or by name.
@@ -21,10 +23,10 @@ var readonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", 
 
 // containerSecurity is the container's security context: its own settings
 // before the pod's (behaviour rows 1.9-1 to 1.9-13).
-func containerSecurity(p *v1.Pod, c *v1.Container, user ImageUser, m Machine, o PodOptions) (*runtimeapi.LinuxContainerSecurityContext, error) {
+func containerSecurity(p *v1.Pod, c *v1.Container, parts Parts, m Machine, o PodOptions) (*runtimeapi.LinuxContainerSecurityContext, error) {
 	psc, csc := orEmpty(p.Spec.SecurityContext), orEmpty(c.SecurityContext)
-	if err := verifyNonRoot(psc, csc, user); err != nil {
-		return nil, err
+	if err := verifyNonRoot(psc, csc, parts.User); err != nil {
+		return nil, fmt.Errorf("%w (pod: \"%s_%s(%s)\", container: %s)", err, p.Name, p.Namespace, p.UID, c.Name)
 	}
 	out := &runtimeapi.LinuxContainerSecurityContext{
 		Privileged:     isTrue(csc.Privileged),
@@ -38,10 +40,10 @@ func containerSecurity(p *v1.Pod, c *v1.Container, user ImageUser, m Machine, o 
 		ReadonlyPaths:  []string{},
 	}
 	if out.RunAsUser == nil {
-		if user.Name != "" {
-			out.RunAsUsername = user.Name
+		if parts.User.Name != "" {
+			out.RunAsUsername = parts.User.Name
 		} else {
-			out.RunAsUser = &runtimeapi.Int64Value{Value: user.UID}
+			out.RunAsUser = &runtimeapi.Int64Value{Value: parts.User.UID}
 		}
 	}
 	if csc.ProcMount == nil || *csc.ProcMount != v1.UnmaskedProcMount {
@@ -55,7 +57,7 @@ func containerSecurity(p *v1.Pod, c *v1.Container, user ImageUser, m Machine, o 
 	if out.Apparmor, out.ApparmorProfile, err = apparmor(appArmorProfile(p, c)); err != nil {
 		return nil, err
 	}
-	if out.NamespaceOptions, err = namespaces(p); err != nil {
+	if out.NamespaceOptions, err = namespaces(p, parts.Request.Users); err != nil {
 		return nil, err
 	}
 	out.SupplementalGroups, out.SupplementalGroupsPolicy, err = groups(psc)
@@ -139,11 +141,9 @@ func apparmor(profile *v1.AppArmorProfile) (*runtimeapi.SecurityProfile, string,
 	return nil, "", fmt.Errorf("appArmorProfile: unknown type %q", profile.Type)
 }
 
-// namespaces says which namespaces the pod shares with the node.
-func namespaces(p *v1.Pod) (*runtimeapi.NamespaceOption, error) {
-	if p.Spec.HostUsers != nil && !*p.Spec.HostUsers {
-		return nil, errors.New("spec.hostUsers false: user namespaces are not built yet")
-	}
+// namespaces says which namespaces the pod shares with the node (behaviour rows
+// 1.9-8, 1.9-9).
+func namespaces(p *v1.Pod, users pod.IDs) (*runtimeapi.NamespaceOption, error) {
 	n := &runtimeapi.NamespaceOption{
 		Network:       runtimeapi.NamespaceMode_POD,
 		Ipc:           runtimeapi.NamespaceMode_POD,
@@ -162,7 +162,22 @@ func namespaces(p *v1.Pod) (*runtimeapi.NamespaceOption, error) {
 	case isTrue(p.Spec.ShareProcessNamespace):
 		n.Pid = runtimeapi.NamespaceMode_POD
 	}
+	if !pod.OwnUsers(p) {
+		return n, nil
+	}
+	if users == (pod.IDs{}) {
+		return nil, errors.New("spec.hostUsers false: the pod was not granted a range of user IDs")
+	}
+	n.UsernsOptions = &runtimeapi.UserNamespace{Mode: runtimeapi.NamespaceMode_POD, Uids: mapping(users), Gids: mapping(users)}
 	return n, nil
+}
+
+// mapping shows the IDs from 0 on; nil for none.
+func mapping(users pod.IDs) []*runtimeapi.IDMapping {
+	if users == (pod.IDs{}) {
+		return nil
+	}
+	return []*runtimeapi.IDMapping{{HostId: users.First, ContainerId: 0, Length: users.Length}}
 }
 
 func groups(psc *v1.PodSecurityContext) ([]int64, runtimeapi.SupplementalGroupsPolicy, error) {

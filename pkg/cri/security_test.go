@@ -18,7 +18,7 @@ func TestProcMount(t *testing.T) {
 		if mode != "" {
 			k.SecurityContext.ProcMount = &mode
 		}
-		got, err := containerSecurity(web(), k, ImageUser{}, m, PodOptions{})
+		got, err := containerSecurity(web(), k, Parts{}, m, PodOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}

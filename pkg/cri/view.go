@@ -206,6 +206,9 @@ func (c *Client) containerOf(s *runtimeapi.ContainerStatus, sandboxID string) *p
 		Message:    s.Message,
 		Has:        resourcesOf(s.GetResources().GetLinux()),
 	}
+	if u := s.GetUser().GetLinux(); u != nil {
+		out.User = &v1.LinuxContainerUser{UID: u.Uid, GID: u.Gid, SupplementalGroups: u.SupplementalGroups}
+	}
 	if out.State == pod.Exited {
 		out.Message = joinMessages(s.Message, c.terminationMessage(s))
 	}

@@ -26,6 +26,8 @@ type Ledger struct {
 	Allocatable v1.ResourceList
 	// Sysctls may be set by pods besides the safe ones (allowedUnsafeSysctls).
 	Sysctls []string
+	Host    Host
+	Users   Users
 	// Grants are the pods let in.
 	Grants map[types.UID]Grant
 	// Queue holds the pods that wait for their full name, in arrival order.
@@ -46,6 +48,9 @@ type Claim struct {
 	// it shares the host's.
 	Sysctls              []string
 	HostNetwork, HostIPC bool
+	Needs                Needs
+	// OwnUsers asks for a range of user IDs.
+	OwnUsers bool
 }
 
 // Grant is a claim that was let in.
@@ -60,7 +65,8 @@ type Port struct {
 
 // ClaimOf is what the pod asks for.
 func ClaimOf(p *v1.Pod) Claim {
-	c := Claim{UID: p.UID, HostNetwork: p.Spec.HostNetwork, HostIPC: p.Spec.HostIPC, Requests: helpers.PodRequests(p, helpers.PodResourcesOptions{})}
+	c := Claim{UID: p.UID, HostNetwork: p.Spec.HostNetwork, HostIPC: p.Spec.HostIPC,
+		Needs: needsOf(p), OwnUsers: pod.OwnUsers(p), Requests: helpers.PodRequests(p, helpers.PodResourcesOptions{})}
 	if pod.IsStatic(p) {
 		c.Name = pod.FullName(p)
 	}
@@ -90,7 +96,7 @@ func ClaimOf(p *v1.Pod) Claim {
 // asks now: of one found running only the name may have been known.
 func Admit(l Ledger, c Claim) (Ledger, pod.Verdict) {
 	if _, ok := l.Grants[c.UID]; ok {
-		return Enter(l, c), pod.Verdict{State: pod.Granted}
+		return grant(l, c)
 	}
 	if holder := l.holder(c); holder != "" {
 		if !slices.ContainsFunc(l.Queue, func(q Claim) bool { return q.UID == c.UID }) {
@@ -103,7 +109,20 @@ func Admit(l Ledger, c Claim) (Ledger, pod.Verdict) {
 	if v := l.judge(c); v.State == pod.Refused {
 		return l, v
 	}
-	return Enter(l, c), pod.Verdict{State: pod.Granted}
+	return grant(l, c)
+}
+
+// grant lets the pod in, with user IDs of its own if it asks for them.
+func grant(l Ledger, c Claim) (Ledger, pod.Verdict) {
+	v := pod.Verdict{State: pod.Granted}
+	if c.OwnUsers {
+		var ok bool
+		if l.Users, v.Users, ok = l.Users.grant(c.UID); !ok {
+			return l, pod.Verdict{State: pod.Refused, Reason: "UnexpectedAdmissionError",
+				Message: fmt.Sprintf("all %d ranges of user IDs are taken: a pod with hostUsers: false needs one", l.Users.Count)}
+		}
+	}
+	return Enter(l, c), v
 }
 
 // Enter grants without judging: the pod already runs.
@@ -122,6 +141,7 @@ func Release(l Ledger, c Claim) (Ledger, []types.UID) {
 	l.Pending = slices.DeleteFunc(slices.Clone(l.Pending), func(q Resizing) bool { return q.UID == c.UID })
 	l.Grants = maps.Clone(l.Grants)
 	delete(l.Grants, c.UID)
+	l.Users = l.Users.release(c.UID)
 	var next []types.UID
 	for _, q := range l.Queue {
 		if c.Name != "" && q.Name == c.Name {
@@ -157,10 +177,13 @@ func (l Ledger) holder(c Claim) types.UID {
 	return ""
 }
 
-// judge checks the claim against what is left (behaviour rows 1.2-3, 1.2-4, 1.2-9).
-// Only the first reason is told.
+// judge checks the claim against what is left (behaviour rows 1.2-3, 1.2-4, 1.2-6,
+// 1.2-9, 1.2-10). Only the first reason is told.
 func (l Ledger) judge(c Claim) pod.Verdict {
 	if v := l.judgeSysctls(c); v.State == pod.Refused {
+		return v
+	}
+	if v := l.judgeGroups(c); v.State == pod.Refused {
 		return v
 	}
 	if most, ok := l.Allocatable[v1.ResourcePods]; ok && int64(len(l.Grants)) >= most.Value() {
@@ -169,7 +192,10 @@ func (l Ledger) judge(c Claim) pod.Verdict {
 	if v := l.judgeRequests(c); v.State == pod.Refused {
 		return v
 	}
-	return l.judgePorts(c)
+	if v := l.judgePorts(c); v.State == pod.Refused {
+		return v
+	}
+	return l.judgeAppArmor(c)
 }
 
 // judgeRequests checks what is asked for against what the others left.

@@ -54,13 +54,15 @@ func TestResize(t *testing.T) {
 	} {
 		allocated := of("a", "1", "256Mi")
 		before := Enter(small(), ClaimOf(allocated))
-		after, v := Resize(before, ResizingOf(allocated, tt.desired, time.Time{}, tt.swap))
+		before.Host.Swap = tt.swap
+		after, v := Resize(before, ResizingOf(allocated, tt.desired, time.Time{}))
 		if v.Reason != tt.reason || v.Message != tt.message || (v.State == pod.Granted) != (tt.reason == "") {
 			t.Errorf("%s: %+v", tt.name, v)
 		}
 		if waits := len(after.Pending) == 1; waits != (v.State == pod.Waiting) {
 			t.Errorf("%s: pending %+v", tt.name, after.Pending)
 		}
+		before.Host.Swap = false
 		if !reflect.DeepEqual(before, Enter(small(), ClaimOf(allocated))) {
 			t.Errorf("%s: the ledger given was altered", tt.name)
 		}
@@ -70,7 +72,7 @@ func TestResize(t *testing.T) {
 // TestRoomIsKept: until what a pod gives up is on disk, nobody else gets it.
 func TestRoomIsKept(t *testing.T) {
 	l := Enter(Ledger{Allocatable: resources("2", "1Gi")}, ClaimOf(of("a", "2", "1Mi")))
-	l, _ = Resize(l, ResizingOf(of("a", "2", "1Mi"), of("a", "1", "2Mi"), time.Time{}, false))
+	l, _ = Resize(l, ResizingOf(of("a", "2", "1Mi"), of("a", "1", "2Mi"), time.Time{}))
 	if _, v := Admit(l, ClaimOf(of("b", "1", "1Mi"))); v.State != pod.Refused {
 		t.Errorf("while the grant is written: %+v", v)
 	}

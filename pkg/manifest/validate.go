@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/ptr"
 )
 
 // annotationMirror marks the copy of a static pod in an apiserver.
@@ -60,6 +61,7 @@ func validateSpec(spec *v1.PodSpec, path *field.Path) field.ErrorList {
 	}
 	errs = append(errs, optionalName(path.Child("hostname"), spec.Hostname, validation.IsDNS1123Label)...)
 	errs = append(errs, optionalName(path.Child("subdomain"), spec.Subdomain, validation.IsDNS1123Label)...)
+	errs = append(errs, validateHostnameOverride(spec, path.Child("hostnameOverride"))...)
 	errs = append(errs, optionalName(path.Child("nodeName"), spec.NodeName, validation.IsDNS1123Subdomain)...)
 	errs = append(errs, optionalName(path.Child("priorityClassName"), spec.PriorityClassName, validation.IsDNS1123Subdomain)...)
 	if spec.RuntimeClassName != nil {
@@ -123,6 +125,30 @@ func validateDNSConfig(spec *v1.PodSpec, path *field.Path) field.ErrorList {
 		if option.Name == "" {
 			errs = append(errs, field.Required(path.Child("options").Index(i).Child("name"), ""))
 		}
+	}
+	return errs
+}
+
+// maxHostname is how long a machine's name may be for the kernel.
+const maxHostname = 64
+
+// validateHostnameOverride: the name is the pod's alone, and whole.
+func validateHostnameOverride(spec *v1.PodSpec, path *field.Path) field.ErrorList {
+	if spec.HostnameOverride == nil {
+		return nil
+	}
+	var errs field.ErrorList
+	if spec.HostNetwork {
+		errs = append(errs, field.Forbidden(path, "when hostNetwork is true"))
+	}
+	if ptr.Deref(spec.SetHostnameAsFQDN, false) {
+		errs = append(errs, field.Forbidden(path, "when setHostnameAsFQDN is true"))
+	}
+	if len(*spec.HostnameOverride) > maxHostname {
+		errs = append(errs, field.TooLong(path, "", maxHostname))
+	}
+	for _, msg := range validation.IsDNS1123Subdomain(*spec.HostnameOverride) {
+		errs = append(errs, field.Invalid(path, *spec.HostnameOverride, msg))
 	}
 	return errs
 }

@@ -60,11 +60,8 @@ func validateContainer(c *v1.Container, names sets.Set[string], volumes map[stri
 	errs = append(errs, validateRestartRules(c, path)...)
 	errs = append(errs, validatePorts(c.Ports, path.Child("ports"))...)
 	errs = append(errs, validateEnv(c.Env, volumes, path.Child("env"))...)
-	for i, from := range c.EnvFrom { // that each refers to an object is refused elsewhere
-		errs = append(errs, optionalName(path.Child("envFrom").Index(i).Child("prefix"), from.Prefix, validation.IsRelaxedEnvVarName)...)
-		if from.ConfigMapRef == nil && from.SecretRef == nil {
-			errs = append(errs, field.Required(path.Child("envFrom").Index(i), "must name a source"))
-		}
+	for i := range c.EnvFrom {
+		errs = append(errs, validateEnvFrom(&c.EnvFrom[i], path.Child("envFrom").Index(i))...)
 	}
 	errs = append(errs, validateMounts(c, volumes, path)...)
 	errs = append(errs, validateResources(&c.Resources, path.Child("resources"))...)
@@ -157,46 +154,6 @@ func validateHostPorts(ports []v1.ContainerPort, taken sets.Set[string], hostNet
 // envFieldPaths are what fieldRef of an environment variable may name.
 var envFieldPaths = sets.New("metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName",
 	"spec.serviceAccountName", "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs")
-
-func validateEnv(env []v1.EnvVar, volumes map[string]v1.VolumeSource, path *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	for i, e := range env {
-		at := path.Index(i)
-		errs = append(errs, checkName(at.Child("name"), e.Name, validation.IsRelaxedEnvVarName)...)
-		if e.ValueFrom == nil {
-			continue
-		}
-		at = at.Child("valueFrom")
-		if e.Value != "" {
-			errs = append(errs, field.Forbidden(at, "may not be given beside value"))
-		}
-		switch countSet(e.ValueFrom) {
-		case 1:
-		case 0:
-			errs = append(errs, field.Required(at, "must name a source"))
-		default:
-			errs = append(errs, field.Forbidden(at, "may not name more than one source"))
-		}
-		errs = append(errs, validateFieldRef(e.ValueFrom.FieldRef, envFieldPaths, at.Child("fieldRef"))...)
-		if ref := e.ValueFrom.ResourceFieldRef; ref != nil {
-			errs = append(errs, validateResourceFieldRef(ref, false, at.Child("resourceFieldRef"))...)
-		}
-		if ref := e.ValueFrom.FileKeyRef; ref != nil {
-			errs = append(errs, validateFileKeyRef(ref, volumes, at.Child("fileKeyRef"))...)
-		}
-	}
-	return errs
-}
-
-func validateFileKeyRef(ref *v1.FileKeySelector, volumes map[string]v1.VolumeSource, path *field.Path) field.ErrorList {
-	errs := checkName(path.Child("key"), ref.Key, validation.IsRelaxedEnvVarName)
-	if volume, ok := volumes[ref.VolumeName]; !ok {
-		errs = append(errs, field.NotFound(path.Child("volumeName"), ref.VolumeName))
-	} else if volume.EmptyDir == nil {
-		errs = append(errs, field.Invalid(path.Child("volumeName"), ref.VolumeName, "must name a volume of type emptyDir"))
-	}
-	return append(errs, relativePath(path.Child("path"), ref.Path, true)...)
-}
 
 func validateMounts(c *v1.Container, volumes map[string]v1.VolumeSource, container *field.Path) field.ErrorList {
 	var errs field.ErrorList

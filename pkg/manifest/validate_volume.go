@@ -124,8 +124,21 @@ func validateResourceFieldRef(ref *v1.ResourceFieldSelector, needsContainer bool
 	if kind != "limits" && kind != "requests" || !containerResources.Has(name) && !isHugePage(v1.ResourceName(name)) {
 		errs = append(errs, field.Invalid(at.Child("resource"), ref.Resource, "must be limits. or requests. of cpu, memory, ephemeral-storage or hugepages"))
 	}
+	divisors := byteDivisors
+	if name == "cpu" {
+		divisors = cpuDivisors
+	}
+	if d := ref.Divisor; !d.IsZero() && !divisors.Has(d.String()) {
+		errs = append(errs, field.NotSupported(at.Child("divisor"), d.String(), sets.List(divisors)))
+	}
 	return errs
 }
+
+// What resourceFieldRef may divide by.
+var (
+	cpuDivisors  = sets.New("1m", "1")
+	byteDivisors = sets.New("1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei")
+)
 
 func validateMode(mode *int32, at *field.Path) field.ErrorList {
 	if mode == nil || *mode >= 0 && *mode <= 0o777 {

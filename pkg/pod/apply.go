@@ -107,26 +107,40 @@ func (p *Pod) want(w Wanted) {
 	}
 }
 
-// renew has the volumes made anew, and what waits for an object tried again.
+// renew has the volumes made anew, and what waits for an object tried again,
+// now or when what is under way has failed without it.
 func (p *Pod) renew(at time.Time) {
 	p.Setup.Outdated = p.Setup.Mounted
 	for _, kind := range []Kind{Mount, RunSandbox} {
-		key := Action{Kind: kind}.Key()
-		p.Setup.Failures = without(p.Setup.Failures, key)
-		if d, ok := p.Doing[key]; ok {
+		p.Setup.Failures = without(p.Setup.Failures, Action{Kind: kind}.Key())
+	}
+	for key, d := range p.Doing {
+		switch d.Action.Kind {
+		case Mount, RunSandbox, Pull, Create:
 			d.Outdated = true
 			p.Doing = with(p.Doing, key, d)
 		}
 	}
-	for name, m := range p.Containers {
-		if m.Failure != nil && m.Failure.Reason == configFailed && m.Failure.Retry.After(at) {
-			p.remember(name, func(m *Memory) {
-				f := *m.Failure
-				f.Retry = at
-				m.Failure = &f
-			})
-		}
+	for name := range p.Containers {
+		p.heed(name, at)
 	}
+}
+
+// heed has a failure that an object may have mended tried again at once: of a
+// container's configuration, and of a pull with the pod's secrets.
+func (p *Pod) heed(container string, at time.Time) {
+	failure := p.Containers[container].Failure
+	if failure == nil || !failure.Retry.After(at) {
+		return
+	}
+	if failure.Reason != configFailed && (len(p.Spec.Spec.ImagePullSecrets) == 0 || !fetching(failure.Reason)) {
+		return
+	}
+	p.remember(container, func(m *Memory) {
+		f := *failure
+		f.Retry = at
+		m.Failure = &f
+	})
 }
 
 // hint notes that the runtime's view changed; one that is being read is read

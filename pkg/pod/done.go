@@ -42,6 +42,9 @@ func (p Pod) done(e Done) Pod {
 		if a.Kind == Mount && doing.Outdated {
 			p.Setup.Failures = without(p.Setup.Failures, a.failureKey())
 		}
+		if doing.Outdated && (a.Kind == Pull || a.Kind == Create) {
+			p.heed(a.Container, e.At)
+		}
 		return p
 	}
 	p.Setup.Failures = without(p.Setup.Failures, a.failureKey())

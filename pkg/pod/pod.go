@@ -68,6 +68,8 @@ type Verdict struct {
 	State   VerdictState
 	Reason  string // behaviour rows 1.2-*, only when refused or waiting
 	Message string
+	// Users are the IDs of the pod's own user namespace, if it is granted one.
+	Users IDs
 }
 
 // VerdictState says whether a pod may run.
@@ -149,6 +151,9 @@ type Container struct {
 	Reason     string // verbatim from CRI (behaviour row 1.3-19)
 	Message    string // CRI's message and the termination message
 	Has        *Has   // nil when the runtime doesn't say
+	// User is whom the first process began as (CRI ContainerStatus.user), nil of
+	// a runtime that doesn't say.
+	User *v1.LinuxContainerUser
 }
 
 // Memory is what the agent remembers of a container beyond the runtime's view.
@@ -253,7 +258,7 @@ type Doing struct {
 	Canceled bool
 	// Outdated says of an Observe that the runtime hinted at a change since it
 	// began: what it brings may be older than the hint. Of an Admit it says that
-	// a name came free since, of a Mount that what it shows has changed.
+	// a name came free since, of a Mount, Pull or Create that an object has changed.
 	Outdated bool
 }
 

@@ -332,3 +332,9 @@ func stateOf(s v1.ContainerState) string {
 	}
 	return "none"
 }
+
+// verbRenew says that an object that the pod refers to changed.
+func (w *world) verbRenew(args, []string) string {
+	w.apply(Renewed{At: w.now})
+	return ""
+}

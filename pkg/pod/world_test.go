@@ -58,6 +58,7 @@ var verbs = map[string]func(w *world, a args, body []string) string{
 	"probes":  (*world).verbProbes,
 	"node":    (*world).verbNode,
 	"advance": (*world).verbAdvance,
+	"renew":   (*world).verbRenew,
 	"status":  (*world).verbStatus,
 	"restart": (*world).verbRestart,
 	"record":  (*world).verbRecord,

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -26,7 +25,7 @@ const maxProblems = 100
 // add notes a problem. An object that can't be used puts no pod in doubt.
 func (c *contents) add(p Problem) {
 	if c.about != "" {
-		p.Object, p.Pod, p.beside = strings.TrimSpace(c.about), "", true
+		p.Object, p.Pod, p.beside = c.about, "", true
 	}
 	switch n := len(c.problems); {
 	case n < maxProblems:

@@ -75,14 +75,18 @@ func documents(data []byte) (docs [][]byte, errs []error) {
 	}
 }
 
-// lineOf finds where in a document the YAML ends to be valid.
-var lineOf = regexp.MustCompile(`line \d+`)
+var (
+	// lineOf finds where in a document the YAML ends to be valid.
+	lineOf = regexp.MustCompile(`line \d+`)
+	// secretive is found in a document that may be a Secret.
+	secretive = regexp.MustCompile(`kind["']?\s*:\s*["']?Secret|stringData`)
+)
 
 // notYAML says what is wrong with a document; where it may hold a secret, only
 // in which line: the parser's words quote what they are about.
 func notYAML(doc []byte, err error) error {
 	says := strings.Join(strings.Fields(err.Error()), " ")
-	if bytes.Contains(doc, []byte(objects.Secret)) {
+	if secretive.Match(doc) {
 		says = strings.TrimSpace(lineOf.FindString(says) + " (what is not shown, as it may hold a secret)")
 	}
 	return fmt.Errorf("not valid YAML: %s", says)

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/nodeagent/nodeagent/pkg/manifest"
+	"github.com/nodeagent/nodeagent/pkg/objects"
 )
 
 var here = place{source: FileName, origin: "/pods/a.yaml", node: "node1"}
@@ -167,7 +168,7 @@ func FuzzDecodeBody(f *testing.F) {
 	fuzzDecode(f, place{source: HTTPName, origin: "http://example.com/pods", node: "node1"})
 }
 
-// fuzzDecode checks that whatever is given yields pods that are valid and have
+// fuzzDecode checks that whatever is given yields objects, and pods that are valid and have
 // an identity, or a problem, and the same when decoded again.
 func fuzzDecode(f *testing.F, p place) {
 	f.Add([]byte(podYAML("one", "a:1")))
@@ -175,10 +176,18 @@ func fuzzDecode(f *testing.F, p place) {
 	f.Add([]byte(`{"apiVersion":"v1","kind":"List","items":[{}]}`))
 	f.Add([]byte("a: &a [*a]"))
 	f.Add([]byte(`{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"},"spec":{"containers":[{"resources":{"limits":{"cpu":"x"}}}]}}`))
+	f.Add([]byte(mapYAML("c", "v")))
+	f.Add([]byte("apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ndata: {a: YQ==}\nstringData: {b: c}\ntype: kubernetes.io/tls\n"))
+	f.Add([]byte(`{"apiVersion":"node.k8s.io/v1","kind":"RuntimeClass","metadata":{"name":"r"},"handler":"h","overhead":{"podFixed":{"cpu":"x"}}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		got := p.decode(data)
-		if len(got.pods) == 0 && len(got.problems) == 0 && !strings.Contains(string(data), "List") {
-			t.Fatal("neither pods nor problems")
+		for _, g := range got.objects {
+			if k := keyOfGiven(g); k.Kind == "" || k.Name == "" || (k.Namespace == "") != (k.Kind == objects.RuntimeClass) {
+				t.Errorf("took an object called %q", k)
+			}
+		}
+		if len(got.pods)+len(got.objects)+len(got.problems) == 0 && !strings.Contains(string(data), "List") {
+			t.Fatal("neither pods nor objects nor problems")
 		}
 		for i, d := range got.pods {
 			if errs := manifest.Validate(d.Pod, false); len(errs) > 0 {

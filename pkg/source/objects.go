@@ -40,7 +40,11 @@ func (p place) isObject(kind metav1.TypeMeta) bool {
 // object decodes one object, applies defaults and validates. Its problems never
 // show a value: it may be a secret.
 func (p place) object(doc []byte, kind metav1.TypeMeta, prefix string, c *contents) {
-	c.about = kind.Kind + " " + nameIn(doc)
+	name := nameIn(doc)
+	if kind.Kind == objects.RuntimeClass { // which is in no namespace
+		name = strings.TrimPrefix(name, metav1.NamespaceDefault+"/")
+	}
+	c.about = strings.TrimSpace(kind.Kind + " " + name)
 	defer func() { c.about = "" }()
 	var o objects.Object
 	var check func() field.ErrorList
@@ -61,9 +65,7 @@ func (p place) object(doc []byte, kind metav1.TypeMeta, prefix string, c *conten
 	if !p.strictly(doc, o, "", prefix, c) {
 		return
 	}
-	if kind.Kind == objects.RuntimeClass {
-		c.about = kind.Kind + " " + o.GetName()
-	} else if o.GetNamespace() == "" {
+	if kind.Kind != objects.RuntimeClass && o.GetNamespace() == "" {
 		o.SetNamespace(metav1.NamespaceDefault)
 	}
 	errs := check()

@@ -50,7 +50,7 @@ type Update struct {
 type Problem struct {
 	Origin string // path of the file, or URL
 	Pod    string // namespace/name, empty when not known
-	Object string `json:",omitempty"` // as in ConfigMap default/settings, when it is about one
+	Object string // as in ConfigMap default/settings, when it is about one
 	Field  string // as in spec.containers[0].image, empty when not known
 	// Reason is the reason of the event that belongs to the problem, empty when
 	// there is no pod that an event could be about.

@@ -29,7 +29,8 @@ type Runtime interface {
 	// View is what the runtime knows of one pod.
 	View(ctx context.Context, uid types.UID) (pod.View, error)
 
-	Pull(ctx context.Context, p *v1.Pod, container string) (ref, message string, err error)
+	// Pull tries the credentials in secrets before the node's own.
+	Pull(ctx context.Context, p *v1.Pod, container string, secrets []*v1.Secret) (ref, message string, err error)
 	RunSandbox(ctx context.Context, p *v1.Pod, r cri.SandboxRequest) (pod.Sandbox, error)
 	Create(ctx context.Context, p *v1.Pod, r cri.CreateRequest) (pod.Container, error)
 	Start(ctx context.Context, p *v1.Pod, c pod.Container) (pod.Container, error)
@@ -59,6 +60,10 @@ type Volumes interface {
 	Unmount(ctx context.Context, uid types.UID) error
 	// RemovePod removes the pod's folder, in which nothing is mounted.
 	RemovePod(ctx context.Context, uid types.UID) error
+	// KeepUsers writes the user IDs that the pod's own user namespace has, for
+	// later processes and agents; DropUsers forgets them.
+	KeepUsers(uid types.UID, ids pod.IDs) error
+	DropUsers(uid types.UID) error
 	// PodDirs are the pods that have a folder.
 	PodDirs() ([]types.UID, error)
 }

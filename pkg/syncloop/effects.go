@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -44,10 +45,12 @@ func (a *actor) do(ctx, wish context.Context, turn *waiter, p pod.Pod, act pod.A
 	case pod.Pull:
 		wish, cancel := context.WithTimeout(wish, pullDeadline)
 		defer cancel()
+		secrets, missing := a.pullSecrets(p.Spec)
+		done.Told = missing
 		var message string
-		done.Image, message, err = a.loop.Runtime.Pull(wish, p.Spec, act.Container)
+		done.Image, message, err = a.loop.Runtime.Pull(wish, p.Spec, act.Container, secrets)
 		if err == nil {
-			done.Told = []pod.Note{{Reason: "Pulled", Message: message}}
+			done.Told = append(done.Told, pod.Note{Reason: "Pulled", Message: message})
 		}
 	case pod.PostStart, pod.PreStop:
 		done.Told, err = a.hook(wish, p, act)
@@ -66,19 +69,55 @@ func (a *actor) do(ctx, wish context.Context, turn *waiter, p pod.Pod, act pod.A
 	return done
 }
 
+// pullSecrets are the pod's registry credentials, and what people are told of
+// those that aren't there (behaviour row 1.10-9). The image may be had without.
+func (a *actor) pullSecrets(p *v1.Pod) (secrets []*v1.Secret, told []pod.Note) {
+	var missing []string
+	for _, ref := range p.Spec.ImagePullSecrets {
+		if ref.Name == "" {
+			continue // an apiserver lets it pass
+		}
+		s, err := a.loop.Objects.Secret(p.Namespace, ref.Name)
+		if err != nil {
+			missing = append(missing, ref.Name)
+			continue
+		}
+		secrets = append(secrets, s)
+	}
+	if len(missing) > 0 {
+		told = []pod.Note{{Warning: true, Reason: "FailedToRetrieveImagePullSecret", Message: fmt.Sprintf(
+			"Unable to retrieve some image pull secrets (%s); attempting to pull the image may not succeed.", strings.Join(missing, ", "))}}
+	}
+	return secrets, told
+}
+
 // admit asks the ledger and writes the grant before anybody acts on it.
 func (a *actor) admit(p pod.Pod) (pod.Verdict, error) {
 	claim := ledger.ClaimOf(p.Spec)
 	v := a.loop.grants.admit(claim)
-	if v.State != pod.Granted || p.Setup.Recorded != nil {
+	if v.State != pod.Granted {
 		return v, nil
 	}
 	p.Verdict = v
-	if err := a.loop.Records.Write(string(p.UID()), p.Record()); err != nil {
-		a.loop.release(claim)
-		return pod.Verdict{}, fmt.Errorf("write the grant of the pod: %w", err)
+	var err error
+	if v.Users != (pod.IDs{}) {
+		err = a.loop.Volumes.KeepUsers(p.UID(), v.Users)
 	}
-	return v, nil
+	if err == nil && p.Setup.Recorded == nil {
+		err = a.loop.Records.Write(string(p.UID()), p.Record())
+	}
+	if err == nil {
+		return v, nil
+	}
+	if p.Setup.Recorded == nil && !lives(p.View) { // what runs keeps what it has
+		// User IDs that are on disk are the pod's; others must not get them.
+		dropErr := a.loop.Volumes.DropUsers(p.UID())
+		if dropErr == nil {
+			a.loop.release(claim)
+		}
+		err = errors.Join(err, dropErr)
+	}
+	return pod.Verdict{}, fmt.Errorf("write the grant of the pod: %w", err)
 }
 
 // slotPatience is how long a call may keep its start slot: many times what a
@@ -131,12 +170,12 @@ func (a *actor) start(ctx context.Context, p pod.Pod, request cri.CreateRequest,
 	act := done.Action
 	switch act.Kind {
 	case pod.RunSandbox:
-		config, notes, err := a.loop.DNS.Pod(p.Spec)
-		done.Told = unsaid(p, notes)
+		req, notes, err := a.loop.sandbox(p, act)
+		done.Told = notes
 		if err != nil {
 			return err
 		}
-		s, err := a.loop.Runtime.RunSandbox(ctx, p.Spec, cri.SandboxRequest{Attempt: act.Attempt, DNS: config})
+		s, err := a.loop.Runtime.RunSandbox(ctx, p.Spec, req)
 		done.Sandbox = &s
 		return err
 	case pod.Create:
@@ -163,25 +202,20 @@ func looksFirst(p pod.Pod, act pod.Action) bool {
 	})
 }
 
-// unsaid are the notes that the pod does not have yet: a sandbox that is tried
-// again has nothing new to tell.
-func unsaid(p pod.Pod, notes []pod.Note) []pod.Note {
-	return slices.DeleteFunc(notes, func(n pod.Note) bool {
-		return slices.ContainsFunc(p.Notes, func(old pod.Note) bool { return old.Reason == n.Reason && old.Message == n.Message })
-	})
-}
-
 // request is what is asked of the runtime for a new instance.
 func (a *actor) request(ctx context.Context, p pod.Pod, act pod.Action) (cri.CreateRequest, error) {
 	req := cri.CreateRequest{
 		Container: act.Container, SandboxID: act.ID, Attempt: act.Attempt, ImageRef: act.Image,
-		Mounts: a.volumes(), PodIPs: sandboxIPs(p.View, act.ID),
+		Mounts: a.volumes(), PodIPs: sandboxIPs(p.View, act.ID), Users: p.Verdict.Users,
 	}
 	c := pod.FindContainer(p.Spec, act.Container)
 	if c == nil {
 		return req, cri.ConfigError(act.Container, errors.New("the pod has no such container any more"))
 	}
 	var err error
+	if req.Handler, err = a.loop.handler(p.Spec); err != nil {
+		return req, cri.ConfigError(act.Container, err)
+	}
 	if req.Env, err = a.loop.Env.Container(p.Spec, c, env.Surroundings{PodIPs: req.PodIPs, Volumes: req.Mounts}); err != nil {
 		return req, cri.ConfigError(act.Container, err)
 	}
@@ -238,6 +272,9 @@ func (a *actor) settle(ctx context.Context, p pod.Pod, done *pod.Done) error {
 	case pod.Erase:
 		return errors.Join(l.Volumes.RemovePod(ctx, p.UID()), l.Runtime.RemoveLogs(ctx, p.Spec.Namespace, p.Spec.Name, p.UID()), l.Records.Delete(string(p.UID())))
 	case pod.Release:
+		if err := l.Volumes.DropUsers(p.UID()); err != nil {
+			return err
+		}
 		l.release(ledger.ClaimOf(p.Spec))
 		return nil
 	case pod.Save:

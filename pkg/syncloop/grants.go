@@ -6,6 +6,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/nodeagent/nodeagent/pkg/cri"
 	"github.com/nodeagent/nodeagent/pkg/ledger"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 )
@@ -57,6 +58,14 @@ func (g *grants) due() []types.UID {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return ledger.Due(g.ledger)
+}
+
+// learn takes in what the runtime can do. It comes before any pod is judged,
+// and again with each new session.
+func (g *grants) learn(rt cri.Runtime) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ledger.Host.StrictGroups = rt.StrictGroups
 }
 
 // would says what the verdict on a pod would be, and grants nothing.

@@ -49,12 +49,9 @@ type Config struct {
 	Allocated, Actuated map[types.UID]pod.Resources
 	// Node is what is known of the node from the start.
 	Node pod.Node
-	// Allocatable is what pods may have together.
-	Allocatable v1.ResourceList
-	// Sysctls are those that pods may set besides the safe ones.
-	Sysctls []string
-	// LimitedSwap says that containers may use swap (memorySwap.swapBehavior).
-	LimitedSwap bool
+	// Ledger is what there is to grant. What the runtime can do is learned from
+	// it.
+	Ledger ledger.Ledger
 	// Slots is how many create and start calls run at once, at least 1.
 	Slots int
 	// Timeout bounds each runtime call (runtimeRequestTimeout).
@@ -108,7 +105,7 @@ func New(c Config) *Loop {
 		actors: map[types.UID]*actor{}, merge: source.NewMerge(c.Sources...),
 		adopted: map[types.UID]types.UID{}, ended: map[types.UID]bool{}, spared: map[types.UID]bool{},
 	}
-	l.grants.ledger = ledger.Ledger{Allocatable: c.Allocatable, Sysctls: c.Sysctls}
+	l.grants.ledger = c.Ledger
 	node := c.Node
 	node.Runtime = cmp.Or(node.Runtime, "not asked yet")
 	l.node.Store(&node)

@@ -19,7 +19,7 @@ import (
 func (a *actor) allocate(ctx context.Context, p pod.Pod) (pod.Event, error) {
 	desired := p.Wish()
 	e := pod.Resized{At: time.Now(), Desired: desired,
-		Verdict: a.loop.grants.resize(ledger.ResizingOf(p.Spec, desired, p.Resize.Since, a.loop.LimitedSwap))}
+		Verdict: a.loop.grants.resize(ledger.ResizingOf(p.Spec, desired, p.Resize.Since))}
 	if e.Verdict.State != pod.Granted {
 		return e, nil
 	}

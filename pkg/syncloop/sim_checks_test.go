@@ -21,11 +21,13 @@ type checks struct {
 	owners   map[types.UID]*actor
 	phases   map[types.UID]v1.PodPhase
 	restarts map[types.UID]map[string]int32
-	backoff  map[string]delay // by UID/container
-	began    map[string]int   // instances made, by sandbox ID/container
-	hooked   map[string]bool  // container IDs whose postStart has ended
-	starter  map[string]int   // by container ID, the agent that knows that it started it
-	stumbled map[string]bool  // containers, as UID/name, of which a call failed
+	backoff  map[string]delay  // by UID/container
+	began    map[string]int    // instances made, by sandbox ID/container
+	hooked   map[string]bool   // container IDs whose postStart has ended
+	starter  map[string]int    // by container ID, the agent that knows that it started it
+	stumbled map[string]bool   // containers, as UID/name, of which a call failed
+	asked    map[string]int    // probes in flight, by agent, container and kind
+	recorded map[string]string // instances on record as ready when the agent started, to their containers
 	calls    int
 }
 
@@ -37,7 +39,8 @@ type delay struct {
 
 func newChecks(w *world) *checks {
 	return &checks{world: w, owners: map[types.UID]*actor{}, phases: map[types.UID]v1.PodPhase{}, restarts: map[types.UID]map[string]int32{},
-		backoff: map[string]delay{}, began: map[string]int{}, hooked: map[string]bool{}, starter: map[string]int{}, stumbled: map[string]bool{}}
+		backoff: map[string]delay{}, began: map[string]int{}, hooked: map[string]bool{}, starter: map[string]int{}, stumbled: map[string]bool{},
+		asked: map[string]int{}, recorded: map[string]string{}}
 }
 
 // all checks what can be seen at any time.
@@ -142,6 +145,7 @@ func (k *checks) values() {
 			k.world.violated("phase of %s went from %s to %s", uid, old, p.Phase)
 		}
 		k.phases[uid] = p.Phase
+		k.keepsReady(p)
 		if k.restarts[uid] == nil {
 			k.restarts[uid] = map[string]int32{}
 		}
@@ -162,6 +166,7 @@ func (k *checks) values() {
 func (k *checks) begin(records map[types.UID]pod.Record) {
 	k.phases, k.backoff = map[types.UID]v1.PodPhase{}, map[string]delay{}
 	clear(k.owners)
+	k.remembers(records)
 	for uid, r := range records {
 		k.phases[uid] = r.Phase
 		for name, c := range r.Containers {

@@ -85,7 +85,7 @@ func (a *agent) Events(ctx context.Context, changed func(types.UID)) error {
 	return await(a, ctx, make(chan struct{}))
 }
 
-func (a *agent) Pull(ctx context.Context, p *v1.Pod, container string) (ref, message string, err error) {
+func (a *agent) Pull(ctx context.Context, p *v1.Pod, container string, _ []*v1.Secret) (ref, message string, err error) {
 	image := pod.FindContainer(p, container).Image
 	defer a.once("pull " + string(p.UID) + "/" + container)()
 	err = a.do(ctx, call{doing: fmt.Sprintf("pull %s for %s/%s", image, p.UID, container), reason: cri.ReasonPull, turn: string(p.UID) + "/" + container, limit: 5 * time.Minute,
@@ -103,6 +103,7 @@ func (a *agent) RunSandbox(ctx context.Context, p *v1.Pod, r cri.SandboxRequest)
 	m := a.world.runtime
 	defer a.once("sandbox " + string(p.UID))()
 	name := sandboxName(p, r.Attempt)
+	a.world.locked(func() { a.world.checks.users(p, r.Users) })
 	err = a.do(ctx, call{doing: "run sandbox " + name, changes: true, limit: callLimit, name: name, starts: p,
 		ready: func() bool { return p.Spec.HostNetwork || p.UID == m.needs || m.serves() },
 		work: func(id string) (<-chan struct{}, error) {
@@ -116,7 +117,10 @@ func (a *agent) Create(ctx context.Context, p *v1.Pod, r cri.CreateRequest) (c p
 	m := a.world.runtime
 	defer a.once("create " + string(p.UID) + "/" + r.Container)()
 	name := containerName(p, r.Container, r.Attempt)
-	a.world.locked(func() { a.world.checks.creating(a, p, r) })
+	a.world.locked(func() {
+		a.world.checks.creating(a, p, r)
+		a.world.checks.users(p, r.Users)
+	})
 	err = a.do(ctx, call{doing: "create " + name, reason: cri.ReasonCreate, turn: string(p.UID) + "/" + r.Container, changes: true, limit: callLimit, name: name, starts: p,
 		work: func(id string) (<-chan struct{}, error) {
 			made, err := m.addContainer(id, p, r)

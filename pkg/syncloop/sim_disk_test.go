@@ -24,6 +24,7 @@ type disk struct {
 	mounts  map[types.UID]bool
 	cgroups map[types.UID]bool
 	milli   map[types.UID]int64 // CPU requests that the cgroups were set to
+	users   map[types.UID]pod.IDs
 	records map[string][]byte
 	// What other agents are told is allocated and actuated.
 	states, actuated map[types.UID]pod.Resources
@@ -36,7 +37,7 @@ type disk struct {
 }
 
 func newDisk(w *world) *disk {
-	return &disk{world: w, folders: map[types.UID]bool{}, mounts: map[types.UID]bool{}, cgroups: map[types.UID]bool{}, milli: map[types.UID]int64{},
+	return &disk{world: w, folders: map[types.UID]bool{}, mounts: map[types.UID]bool{}, cgroups: map[types.UID]bool{}, milli: map[types.UID]int64{}, users: map[types.UID]pod.IDs{},
 		records: map[string][]byte{}, allocated: map[types.UID]int64{}, lost: map[types.UID]bool{}}
 }
 
@@ -86,8 +87,24 @@ func (a *agent) Mount(ctx context.Context, p *v1.Pod) (map[string]string, error)
 	})
 }
 
-func (a *agent) BindSubPaths(context.Context, *v1.Pod, *v1.Container, map[string]string, map[string]string) (map[int]string, error) {
-	return nil, nil
+// BindSubPaths may hang for as long as it is waited for, as on a dead mount.
+func (a *agent) BindSubPaths(ctx context.Context, p *v1.Pod, c *v1.Container, _, _ map[string]string) (map[int]string, error) {
+	if len(c.VolumeMounts) == 0 {
+		return nil, nil
+	}
+	what := fmt.Sprintf("bind subPaths of %s/%s", p.UID, c.Name)
+	defer a.once(what)()
+	hangs := false
+	a.world.locked(func() { hangs = !a.world.quiet && chance(a.world.dice("hang %s", what), 10) })
+	if hangs {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return nil, a.touch(ctx, what, func() {
+		if !a.world.disk.mounts[p.UID] {
+			a.world.violated("subPaths of %s are bound while its volumes are not mounted", p.UID)
+		}
+	})
 }
 
 func (a *agent) Unmount(ctx context.Context, uid types.UID) error {
@@ -104,7 +121,19 @@ func (a *agent) RemovePod(ctx context.Context, uid types.UID) error {
 			a.world.violated("folder of %s is removed while volumes are mounted", uid)
 		}
 		delete(a.world.disk.folders, uid)
+		delete(a.world.disk.users, uid)
 	})
+}
+
+func (a *agent) KeepUsers(uid types.UID, ids pod.IDs) error {
+	return a.touch(context.Background(), "write user IDs of "+string(uid), func() {
+		a.world.disk.folders[uid] = true
+		a.world.disk.users[uid] = ids
+	})
+}
+
+func (a *agent) DropUsers(uid types.UID) error {
+	return a.touch(context.Background(), "remove user IDs of "+string(uid), func() { delete(a.world.disk.users, uid) })
 }
 
 func (a *agent) PodDirs() (out []types.UID, err error) {

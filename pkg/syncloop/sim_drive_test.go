@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/nodeagent/nodeagent/pkg/ledger"
 	"github.com/nodeagent/nodeagent/pkg/objects"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 	"github.com/nodeagent/nodeagent/pkg/source"
@@ -26,8 +27,11 @@ func (w *world) startAgent() {
 	w.checks.begin(known)
 	names := slices.Sorted(maps.Keys(w.sources))
 	a.loop = New(Config{
-		Runtime: a, Volumes: a, Cgroups: groups{a}, Records: records{a}, States: states{a}, Allocated: maps.Clone(w.disk.states), Actuated: maps.Clone(w.disk.actuated), Probes: probes{a}, Hooks: hooks{a}, Objects: &objects.Store{}, Log: slog.New(slog.DiscardHandler),
-		Sources: names, Known: known, Allocatable: capacity, Slots: slotCount, Timeout: callLimit,
+		Runtime: a, Volumes: a, Cgroups: groups{a}, Records: records{a}, Probes: probes{a}, Hooks: hooks{a}, Objects: &objects.Store{}, Log: slog.New(slog.DiscardHandler),
+		States: states{a}, Allocated: maps.Clone(w.disk.states), Actuated: maps.Clone(w.disk.actuated),
+		Sources: names, Known: known, Ledger: ledger.Ledger{
+			Allocatable: capacity, Users: ledger.Users{First: 65536, Length: 65536, Count: 40, Held: maps.Clone(w.disk.users)},
+		}, Slots: slotCount, Timeout: callLimit,
 		Node:      pod.Node{Name: "n1", HostIPs: []string{"192.168.0.1"}},
 		Connected: func(context.Context) error { return nil },
 	})
@@ -128,6 +132,7 @@ func (w *world) makeNeeded(d *draft) {
 	d.pod.Spec.Containers = d.pod.Spec.Containers[:1]
 	c := &d.pod.Spec.Containers[0]
 	c.Image, c.Ports, c.Lifecycle = "term=1s", nil, nil
+	c.StartupProbe, c.LivenessProbe, c.ReadinessProbe = nil, nil, nil
 	d.pod.Spec.RestartPolicy, d.pod.Spec.ActiveDeadlineSeconds = "Always", nil
 	c.Resources.Requests = nil
 	w.runtime.needs = d.pod.UID

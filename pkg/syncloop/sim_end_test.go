@@ -174,7 +174,7 @@ func (w *world) unwell(p pod.Pod, spec *v1.Pod) string {
 		if why := w.late(p, c); why != "" {
 			return why
 		}
-		if pod.Completes(spec, c.Name) && !w.completed(p, c.Name) || isSidecar(c) && failsHook(c) {
+		if pod.Completes(spec, c.Name) && !w.completed(p, c.Name) || isSidecar(c) && !w.started(p, c.Name) {
 			return "" // those behind it wait
 		}
 	}
@@ -182,6 +182,17 @@ func (w *world) unwell(p pod.Pod, spec *v1.Pod) string {
 }
 
 func isSidecar(c v1.Container) bool { return c.RestartPolicy != nil }
+
+// started says whether a sidecar lets those behind it go on: one that fails its
+// hook does not, and one that is ill only now and then.
+func (w *world) started(p pod.Pod, name string) bool {
+	for _, s := range pod.Status(p, w.agent.loop.Node(), time.Now()).InitContainerStatuses {
+		if s.Name == name {
+			return *s.Started
+		}
+	}
+	return false
+}
 
 // ended says what is left of a pod that has ended but is wanted.
 func (w *world) ended(p pod.Pod) string {
@@ -258,7 +269,7 @@ func (w *world) late(p pod.Pod, spec v1.Container) string {
 	case newest.Image != spec.Image && newest.State == pod.Running:
 		return "container " + spec.Name + " is of an older definition"
 	case newest.State == pod.Running:
-		return ""
+		return w.sick(p, spec, newest)
 	case newest.State == pod.Created && time.Since(newest.CreatedAt) < time.Minute:
 		return ""
 	case newest.State == pod.Created:

@@ -57,10 +57,12 @@ func newMachine(w *world) *machine {
 }
 
 // life is what a container does, as its image says: "run=5s,exit=1,term=2s".
-// Without run it runs for ever; without term it ends at TERM at once, and with
+// Without run it runs for ever, and its probes find it well from up and until ill;
+// without term it ends at TERM at once, and with
 // term=never only by force.
 type life struct {
 	run, term time.Duration
+	up, ill   time.Duration // its server answers from and until then
 	exit      int32
 	ignores   bool
 }
@@ -73,6 +75,10 @@ func lifeOf(image string) life {
 		switch {
 		case key == "run":
 			l.run = d
+		case key == "up":
+			l.up = d
+		case key == "ill":
+			l.ill = d
 		case key == "exit":
 			fmt.Sscan(value, &l.exit)
 		case key == "term" && value == "never":

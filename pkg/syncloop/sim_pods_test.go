@@ -47,6 +47,9 @@ func newDraft(r *rand.Rand, number int) *draft {
 		critical := int32(pod.SystemCritical)
 		p.Spec.Priority = &critical
 	}
+	if chance(r, 25) {
+		p.Spec.HostUsers = new(false)
+	}
 	for i := range r.IntN(6) / 2 {
 		p.Spec.InitContainers = append(p.Spec.InitContainers, newInit(r, i))
 	}
@@ -60,7 +63,9 @@ func newDraft(r *rand.Rand, number int) *draft {
 func newInit(r *rand.Rand, i int) v1.Container {
 	if chance(r, 40) {
 		always := v1.ContainerRestartPolicyAlways
-		return v1.Container{Name: fmt.Sprintf("side%d", i), Image: longLife(r), RestartPolicy: &always, Lifecycle: newHooks(r)}
+		c := v1.Container{Name: fmt.Sprintf("side%d", i), Image: longLife(r), RestartPolicy: &always, Lifecycle: newHooks(r)}
+		newProbes(r, &c)
+		return c
 	}
 	c := v1.Container{Name: fmt.Sprintf("init%d", i), Image: fmt.Sprintf("run=%ds", 1+r.IntN(10))}
 	if chance(r, 15) {
@@ -71,6 +76,9 @@ func newInit(r *rand.Rand, i int) v1.Container {
 
 func newMain(r *rand.Rand, i int) v1.Container {
 	c := v1.Container{Name: fmt.Sprintf("main%d", i), Image: newImage(r), Lifecycle: newHooks(r)}
+	if c.Image != "missing" {
+		newProbes(r, &c)
+	}
 	c.Resources.Requests = v1.ResourceList{v1.ResourceCPU: *resource.NewMilliQuantity(int64(50+r.IntN(300)), resource.DecimalSI)}
 	if chance(r, 15) {
 		c.ResizePolicy = []v1.ContainerResizePolicy{{ResourceName: v1.ResourceCPU, RestartPolicy: v1.RestartContainer}}
@@ -78,6 +86,9 @@ func newMain(r *rand.Rand, i int) v1.Container {
 	if chance(r, 8) {
 		port := int32(80 + r.IntN(2))
 		c.Ports = []v1.ContainerPort{{ContainerPort: port, HostPort: port, Protocol: v1.ProtocolTCP}}
+	}
+	if i == 2 {
+		c.VolumeMounts = []v1.VolumeMount{{Name: "v", SubPath: "part"}}
 	}
 	return c
 }
@@ -114,6 +125,11 @@ func (d *draft) change(r *rand.Rand) {
 	d.version++
 	p := d.pod.DeepCopy()
 	c := &p.Spec.Containers[r.IntN(len(p.Spec.Containers))]
+	if c.ReadinessProbe != nil && chance(r, 50) {
+		c.ReadinessProbe.PeriodSeconds++ // and the container goes on
+		d.pod = p
+		return
+	}
 	for old := c.Image; c.Image == old; {
 		c.Image = newImage(r)
 	}

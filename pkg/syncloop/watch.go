@@ -68,6 +68,7 @@ func (l *Loop) session(ctx context.Context) error {
 	if err := l.Connected(ctx); err != nil {
 		return err
 	}
+	l.grants.learn(rt)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	lost := make(chan error, 1)

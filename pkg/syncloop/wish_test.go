@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodeagent/nodeagent/pkg/cri"
+	"github.com/nodeagent/nodeagent/pkg/ledger"
 	"github.com/nodeagent/nodeagent/pkg/objects"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 	"github.com/nodeagent/nodeagent/pkg/source"
@@ -30,8 +31,8 @@ func newBench(t *testing.T, known map[types.UID]pod.Record, before func(w *world
 	before(b.world)
 	a := &agent{world: b.world, number: 1, dead: make(chan struct{}), busy: map[string]int{}}
 	a.loop = New(Config{
-		Runtime: a, Volumes: a, Cgroups: groups{a}, Records: records{a}, Probes: probes{a}, Hooks: hooks{a}, Objects: &objects.Store{}, Log: slog.New(slog.DiscardHandler),
-		Sources: []string{"file"}, Known: known, Allocatable: capacity, Slots: slotCount, Timeout: callLimit,
+		Runtime: a, Volumes: a, Cgroups: groups{a}, Records: records{a}, States: states{a}, Probes: probes{a}, Hooks: hooks{a}, Objects: &objects.Store{}, Log: slog.New(slog.DiscardHandler),
+		Sources: []string{"file"}, Known: known, Ledger: ledger.Ledger{Allocatable: capacity}, Slots: slotCount, Timeout: callLimit,
 		Connected: func(context.Context) error { return nil },
 	})
 	b.agent = a

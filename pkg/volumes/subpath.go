@@ -140,7 +140,7 @@ func openByName(dir *os.File, sub string) (*os.File, error) {
 	if err != nil || !filepath.IsLocal(rel) {
 		return nil, errOutside
 	}
-	return beneath(dir, rel, unix.O_PATH|unix.O_NOFOLLOW, noLinks)
+	return beneath(dir, rel, unix.O_PATH, noLinks) // with O_NOFOLLOW it would be a link itself
 }
 
 // makePart makes the folders that are missing, with the volume's own mode.
@@ -223,7 +223,7 @@ func (v *Volumes) makePlace(ctx context.Context, place string, part *os.File) (*
 	if err != nil {
 		return nil, err
 	}
-	return beneath(parent, name, unix.O_PATH|unix.O_NOFOLLOW, noLinks)
+	return beneath(parent, name, unix.O_PATH, noLinks)
 }
 
 func isFolder(f *os.File) (bool, error) {

@@ -298,7 +298,7 @@ func (b *bed) pull() {
 	k := &p.Spec.Containers[0]
 	for _, want := range []string{"Successfully pulled", "already present"} {
 		k.Image = b.env.Remote
-		ref, message, err := b.client.Pull(b.ctx, p, "main")
+		ref, message, err := b.client.Pull(b.ctx, p, "main", nil)
 		if err != nil || ref == "" || !strings.Contains(message, want) {
 			b.Errorf("pull: %q, %q, %v; want one that says %q", ref, message, err, want)
 		}
@@ -313,7 +313,7 @@ func (b *bed) pull() {
 		{b.env.Remote + "-missing", v1.PullIfNotPresent, cri.ReasonPull},
 	} {
 		k.Image, k.ImagePullPolicy = c.image, c.policy
-		_, _, err := b.client.Pull(b.ctx, p, "main")
+		_, _, err := b.client.Pull(b.ctx, p, "main", nil)
 		if f := cri.Failure(err); f == nil || f.Reason != c.reason || f.Message == "" {
 			b.Errorf("pull %s of %q fails with %+v, want %s", c.policy, c.image, f, c.reason)
 		}
