@@ -24,7 +24,7 @@ func (a *actor) allocate(ctx context.Context, p pod.Pod) (pod.Event, error) {
 		return e, nil
 	}
 	record := pod.Apply(p, e).Record()
-	err := a.loop.publishGrant(ctx, &record)
+	err := a.loop.publishNow(ctx, stateOf(record.Spec, record.Actuated))
 	if err == nil {
 		err = a.loop.Records.Write(string(p.UID()), record)
 	}

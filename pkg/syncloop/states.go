@@ -14,6 +14,9 @@ import (
 // burst of pods costs a few writes.
 const statePause = 250 * time.Millisecond
 
+// stateRetry is when files that could not be written are tried again.
+const stateRetry = 10 * time.Second
+
 // state is what another agent is to know of a pod's resources.
 type state struct {
 	uid                 types.UID
@@ -49,10 +52,10 @@ func (a *actor) publish() {
 	a.loop.states.put(stateOf(p.Spec, p.Resize.Actuated))
 }
 
-// publishGrant has the grant of a resize on disk for other agents too.
-func (l *Loop) publishGrant(ctx context.Context, r *pod.Record) error {
+// publishNow has it on disk before anything follows from it: the grant of a
+// resize, or that nothing is left of a pod, whose UID may come again.
+func (l *Loop) publishNow(ctx context.Context, s state) error {
 	written := make(chan error, 1)
-	s := stateOf(r.Spec, r.Actuated)
 	s.written = written
 	l.states.put(s)
 	select {
@@ -74,14 +77,14 @@ func (l *Loop) keepStates(ctx context.Context) {
 			told = ""
 		case err.Error() != told:
 			told = err.Error()
-			l.Log.Warn("what pods were granted is not on disk for another agent; written again when pods change", "error", err)
+			l.Log.Warn("what pods were granted is not on disk for another agent; tried again every 10 s", "error", err)
 		}
 		return err
 	}
 	pause := time.NewTimer(time.Hour)
 	pause.Stop()
 	defer pause.Stop()
-	dirty := false
+	dirty := false // the timer runs
 	for {
 		select {
 		case <-ctx.Done():
@@ -90,7 +93,9 @@ func (l *Loop) keepStates(ctx context.Context) {
 			}
 			return
 		case <-pause.C:
-			dirty = write() != nil
+			if dirty = write() != nil; dirty {
+				pause.Reset(stateRetry)
+			}
 		case <-l.states.ready:
 			var wait []chan<- error
 			for _, s := range l.states.take() {
