@@ -26,7 +26,7 @@ var layers = [][]string{
 	{"cmd", "e2e"},
 	{"pkg/agent"},
 	{"pkg/syncloop", "pkg/local"},
-	{"pkg/source", "pkg/cri", "pkg/volumes", "pkg/probe", "pkg/record", "pkg/config", "pkg/node", "pkg/dns", "pkg/logs"},
+	{"pkg/source", "pkg/cri", "pkg/volumes", "pkg/probe", "pkg/record", "pkg/checkpoint", "pkg/config", "pkg/node", "pkg/dns", "pkg/logs"},
 	// Below the others: what pods refer to, what their limits add up to, what
 	// their containers and volumes show of them.
 	{"pkg/objects", "pkg/cgroups", "pkg/env"},

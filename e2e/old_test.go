@@ -21,5 +21,8 @@ func TestContainerd16(t *testing.T) {
 		"TerminationMessage":      terminationMessage,
 		"LogsAreNumbered":         logsAreNumbered,
 		"Hooks":                   hooks,
+		"ResizeCPU":               resizeCPU,
+		"ResizeMemory":            resizeMemory,
+		"ResizeBelowUsage":        resizeBelowUsage,
 	})
 }

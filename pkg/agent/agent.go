@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/nodeagent/nodeagent/pkg/checkpoint"
 	"github.com/nodeagent/nodeagent/pkg/config"
 	"github.com/nodeagent/nodeagent/pkg/cri"
 	"github.com/nodeagent/nodeagent/pkg/env"
@@ -108,8 +109,13 @@ func (a *Agent) build(root string) (*parts, error) {
 		return nil, err
 	}
 	known := &objects.Store{}
+	allocated, actuated := a.takenOver(root)
 	variables := env.Resolver{Objects: known, HostIPs: ips, Allocatable: allocatable}
 	vols, err := volumes.New(root, quantity(allocatable, v1.ResourceMemory), variables)
+	if err != nil {
+		return nil, err
+	}
+	swap, err := node.Swap()
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +124,7 @@ func (a *Agent) build(root string) (*parts, error) {
 		return nil, err
 	}
 	tree := newTree(a.config, limit, a.log)
-	client, err := cri.Dial(runtimeOptions(a.config, root, capacity, tree))
+	client, err := cri.Dial(runtimeOptions(a.config, root, capacity, swap, tree))
 	if err != nil {
 		return nil, err
 	}
@@ -128,8 +134,9 @@ func (a *Agent) build(root string) (*parts, error) {
 	loop := syncloop.New(syncloop.Config{
 		Env: variables, Objects: known, DNS: resolver(k, ips, a.log),
 		Runtime: client, Volumes: vols, Cgroups: tree, Records: store, Probes: handlers, Hooks: handlers, Log: a.log,
+		States: checkpoint.New(root), Allocated: allocated, Actuated: actuated,
 		Sources: names(sources), Known: a.known(store),
-		Ledger:  ledger.Ledger{Allocatable: allocatable, Sysctls: k.AllowedUnsafeSysctls, Host: ledger.Host{AppArmor: node.AppArmor()}, Users: users},
+		Ledger:  ledger.Ledger{Allocatable: allocatable, Sysctls: k.AllowedUnsafeSysctls, Host: ledger.Host{AppArmor: node.AppArmor(), Swap: client.Swaps()}, Users: users},
 		Node:    pod.Node{Name: a.config.Node.Name, HostIPs: ips, MaxBackoff: maxBackoff(a.config)},
 		Slots:   2 * runtime.NumCPU(),
 		Timeout: k.RuntimeRequestTimeout.Duration, Connected: tree.connect, Fault: a.fault,
@@ -195,6 +202,20 @@ func (a *Agent) known(store *record.Store) map[types.UID]pod.Record {
 		out[types.UID(name)] = r
 	}
 	return out
+}
+
+// takenOver is what another agent left of what pods were granted and given. A
+// file that cannot be read is set aside and made anew: those pods count with
+// what they ask for.
+func (a *Agent) takenOver(root string) (allocated, actuated checkpoint.Pods) {
+	read := func(name string) checkpoint.Pods {
+		pods, err := checkpoint.Read(root, name)
+		if err != nil {
+			a.log.Warn("what pods were granted could not be read; going on with what they ask for", "error", err)
+		}
+		return pods
+	}
+	return read(checkpoint.Allocated), read(checkpoint.Actuated)
 }
 
 func quantity(list v1.ResourceList, name v1.ResourceName) int64 {

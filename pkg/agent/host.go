@@ -77,7 +77,7 @@ func relay(endpoint string) []string { return []string{"/proc/self/exe", RelayCo
 // for people.
 const RelayCommand = "relay-events"
 
-func runtimeOptions(c *config.Config, root string, capacity v1.ResourceList, t *tree) cri.Options {
+func runtimeOptions(c *config.Config, root string, capacity v1.ResourceList, swap int64, t *tree) cri.Options {
 	k := &c.Kubelet
 	parallel := 1
 	if !*k.SerializeImagePulls {
@@ -95,6 +95,7 @@ func runtimeOptions(c *config.Config, root string, capacity v1.ResourceList, t *
 			RootDir: root, LogsDir: k.PodLogsDir, ClusterDomain: k.ClusterDomain,
 			CgroupParent:   t.parent,
 			SeccompDefault: *k.SeccompDefault, CPUCFSQuota: *k.CPUCFSQuota, CPUCFSQuotaPeriod: k.CPUCFSQuotaPeriod.Duration,
+			LimitedSwap: k.MemorySwap.SwapBehavior == "LimitedSwap", SwapCapacity: swap,
 			MemoryCapacity:       quantity(capacity, v1.ResourceMemory),
 			SingleProcessOOMKill: k.SingleProcessOOMKill != nil && *k.SingleProcessOOMKill,
 		},

@@ -186,7 +186,6 @@ func TestRefusedUntilBuilt(t *testing.T) {
 		"topologyManagerPolicy":                  "topologyManagerPolicy: restricted\n",
 		"shutdownGracePeriod":                    "shutdownGracePeriod: 30s\n",
 		"shutdownGracePeriodByPodPriority":       "shutdownGracePeriodByPodPriority: [{priority: 0, shutdownGracePeriodSeconds: 5}]\n",
-		"memorySwap":                             "memorySwap: {swapBehavior: LimitedSwap}\n",
 		"qosReserved":                            "qosReserved: {memory: 50%}\n",
 		"reservedSystemCPUs":                     "reservedSystemCPUs: 0-1\n",
 		"protectKernelDefaults":                  "protectKernelDefaults: true\n",
@@ -202,7 +201,7 @@ func TestRefusedUntilBuilt(t *testing.T) {
 			}
 		})
 	}
-	mustLoad(t, "memorySwap: {swapBehavior: NoSwap}\nenforceNodeAllocatable: [none]\nshutdownGracePeriod: 0s\n")
+	mustLoad(t, "memorySwap: {swapBehavior: LimitedSwap}\nenforceNodeAllocatable: [none]\nshutdownGracePeriod: 0s\n")
 	if c := mustLoad(t, "", "--kubeconfig=", "--port=10250", "--node-labels="); len(c.Warnings) != 1 || strings.Contains(c.Warnings[0], "not built") {
 		t.Errorf("settings that ask for nothing are warned of: %q", c.Warnings)
 	}

@@ -94,7 +94,7 @@ var fieldSettings = map[string]setting{
 	"systemCgroups":           {state: harmless, why: "processes stay in the cgroups they were started in"},
 	"singleProcessOOMKill":    {state: built},
 	"protectKernelDefaults":   {state: unsafe, why: "kernel settings are not checked"},
-	"memorySwap":              {state: unsafe, why: "pods get no swap", off: noSwap},
+	"memorySwap":              {state: built},
 	"memoryThrottlingFactor":  {state: harmless, why: noMemoryQoS},
 	"memoryReservationPolicy": {state: unsafe, why: noMemoryQoS},
 	"qosReserved":             {state: unsafe, why: "nothing is kept back for higher classes of pods"},
@@ -201,10 +201,6 @@ func enforcesPodsOrLess(k *kubeletv1beta1.KubeletConfiguration) bool {
 		}
 	}
 	return true
-}
-
-func noSwap(k *kubeletv1beta1.KubeletConfiguration) bool {
-	return k.MemorySwap.SwapBehavior != "LimitedSwap"
 }
 
 func hardOff(k *kubeletv1beta1.KubeletConfiguration) bool { return allOff(k.EvictionHard) }

@@ -30,6 +30,10 @@ type PodOptions struct {
 	CPUCFSQuotaPeriod time.Duration
 	// MemoryCapacity of the node in bytes, for oom_score_adj.
 	MemoryCapacity int64
+	// LimitedSwap lets some containers use swap on cgroup v2, each its share of
+	// SwapCapacity, in bytes (memorySwap.swapBehavior).
+	LimitedSwap  bool
+	SwapCapacity int64
 	// SingleProcessOOMKill lets the kernel kill one process of a container,
 	// not all (cgroup v2; config field singleProcessOOMKill).
 	SingleProcessOOMKill bool

@@ -26,6 +26,12 @@ func (c *Client) Update(ctx context.Context, p *v1.Pod, container, id string) er
 	return done("update resources of container "+container, err)
 }
 
+// Swaps says that some containers may use swap: LimitedSwap is configured, and
+// the machine can do so.
+func (c *Client) Swaps() bool {
+	return c.opts.Pods.LimitedSwap && c.machine.CgroupV2 && c.machine.Swap
+}
+
 // MemoryUsage is what the container uses in bytes, caches included.
 func (c *Client) MemoryUsage(ctx context.Context, id string) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.opts.RequestTimeout)

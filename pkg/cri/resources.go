@@ -2,6 +2,7 @@ package cri
 
 import (
 	"fmt"
+	"strconv"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -75,8 +76,18 @@ func containerResources(p *v1.Pod, c *v1.Container, m Machine, o PodOptions) *ru
 	if r.Unified == nil {
 		r.Unified = map[string]string{}
 	}
-	r.Unified["memory.swap.max"] = "0"
+	r.Unified["memory.swap.max"] = strconv.FormatInt(swapLimit(p, c, o), 10)
 	return r
+}
+
+// swapLimit is how many bytes of swap the container may use: the share of the
+// node's that its memory request is of the node's memory (behaviour row 1.9-12).
+func swapLimit(p *v1.Pod, c *v1.Container, o PodOptions) int64 {
+	request := c.Resources.Requests.Memory().Value()
+	if !o.LimitedSwap || !pod.MaySwap(p, c) || o.MemoryCapacity <= 0 || request > o.MemoryCapacity {
+		return 0
+	}
+	return int64(float64(request) / float64(o.MemoryCapacity) * float64(o.SwapCapacity))
 }
 
 // effectiveLimits are the container's limits of cpu and memory, or the pod's

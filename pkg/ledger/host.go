@@ -9,8 +9,10 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/pod"
 )
 
-// Host is what the machine and the runtime can do for a pod's security.
+// Host is what the machine and the runtime can do for pods.
 type Host struct {
+	// Swap says that containers may use swap (memorySwap.swapBehavior).
+	Swap     bool
 	AppArmor bool
 	// StrictGroups is the runtime's supplementalGroupsPolicy feature.
 	StrictGroups bool

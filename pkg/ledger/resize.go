@@ -18,6 +18,9 @@ type Resizing struct {
 	Claim
 	// Infeasible says why this node can never grant it, "" if it may.
 	Infeasible string
+	// Swaps says that it changes how much swap a container may use, on a node
+	// that lets any do so.
+	Swaps bool
 	// Increases says that more is requested than was granted.
 	Increases bool
 	Priority  int32
@@ -26,13 +29,9 @@ type Resizing struct {
 }
 
 // ResizingOf is the pod's wish, from what is allocated to it, since then.
-// limitedSwap says that its containers may use swap.
-func ResizingOf(allocated, desired *v1.Pod, since time.Time, limitedSwap bool) Resizing {
+func ResizingOf(allocated, desired *v1.Pod, since time.Time) Resizing {
 	r := Resizing{Claim: ClaimOf(desired), Priority: pod.Priority(desired), Class: pod.QoS(desired), Since: since}
-	r.Infeasible = pod.Unresizable(allocated, desired)
-	if r.Infeasible == "" && limitedSwap && pod.ResizesSwap(allocated, desired) {
-		r.Infeasible = "In-place resize of containers with swap is not supported."
-	}
+	r.Infeasible, r.Swaps = pod.Unresizable(allocated, desired), pod.ResizesSwap(allocated, desired)
 	has := ClaimOf(allocated).Requests
 	for _, name := range []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory} {
 		asked := r.Requests[name]
@@ -50,7 +49,11 @@ func Resize(l Ledger, r Resizing) (Ledger, pod.Verdict) {
 		return l, pod.Verdict{State: pod.Refused, Reason: v1.PodReasonInfeasible, Message: "The pod has no grant on this node"}
 	}
 	l.Pending = slices.DeleteFunc(slices.Clone(l.Pending), func(q Resizing) bool { return q.UID == r.UID })
-	if why := cmp.Or(r.Infeasible, l.beyond(r.Claim)); why != "" {
+	swap := ""
+	if r.Swaps && l.Host.Swap {
+		swap = "In-place resize of containers with swap is not supported."
+	}
+	if why := cmp.Or(r.Infeasible, swap, l.beyond(r.Claim)); why != "" {
 		return l, pod.Verdict{State: pod.Refused, Reason: v1.PodReasonInfeasible, Message: why}
 	}
 	l.Pending = append(l.Pending, r)

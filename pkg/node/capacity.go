@@ -39,6 +39,9 @@ func Capacity(root string, pods int64) (v1.ResourceList, error) {
 	return capacity, nil
 }
 
+// Swap is the machine's swap in bytes, 0 when there is none.
+func Swap() (int64, error) { return meminfo("SwapTotal") }
+
 // meminfo is a figure of /proc/meminfo in bytes.
 func meminfo(key string) (int64, error) {
 	f, err := os.Open("/proc/meminfo")

@@ -15,6 +15,9 @@ type Wanted struct {
 	Spec   *v1.Pod
 	Origin string
 	Hashes map[string]string
+	// Allocated and Actuated are what another agent granted and gave to the pod,
+	// which runs; nil if none did. A record that says otherwise is older.
+	Allocated, Actuated *Resources
 }
 
 // Ended says that the pod is to stop: its source dropped it, its deletion was

@@ -126,6 +126,18 @@ func (p *Pod) wish(spec *v1.Pod, at time.Time) {
 	p.Resize.Desired, p.Resize.Ask = spec, true
 }
 
+// takeOver begins with what another agent granted and gave to the pod, be it
+// another than this one's record says: it is newer.
+func (p *Pod) takeOver(w Wanted) {
+	p.Spec, p.Resize = w.Allocated.On(w.Spec), Resize{}
+	if w.Actuated != nil {
+		if had := w.Actuated.On(p.Spec); had != p.Spec {
+			p.outgrow(had)
+		}
+	}
+	p.wish(w.Spec, w.At)
+}
+
 // resized takes the ledger's answer.
 func (p *Pod) resized(e Resized) {
 	r := &p.Resize

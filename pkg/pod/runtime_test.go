@@ -8,6 +8,7 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -223,6 +224,12 @@ func containerOf(t *testing.T, a args) v1.Container {
 	c := v1.Container{Name: a.word(1), Image: "img", Lifecycle: &v1.Lifecycle{}}
 	if s := a.named["image"]; s != "" {
 		c.Image = s
+	}
+	if s := a.named["cpu"]; s != "" {
+		c.Resources.Requests = v1.ResourceList{v1.ResourceCPU: resource.MustParse(s)}
+	}
+	if a.has("resizerestarts") {
+		c.ResizePolicy = []v1.ContainerResizePolicy{{ResourceName: v1.ResourceCPU, RestartPolicy: v1.RestartContainer}}
 	}
 	hook := &v1.LifecycleHandler{Exec: &v1.ExecAction{Command: []string{"true"}}}
 	if a.has("poststart") {

@@ -46,6 +46,7 @@ var verbs = map[string]func(w *world, a args, body []string) string{
 	"want":    (*world).verbWant,
 	"end":     (*world).verbEnd,
 	"judge":   (*world).verbJudge,
+	"resize":  (*world).verbResize,
 	"plan":    (*world).verbPlan,
 	"go":      (*world).verbGo,
 	"ok":      (*world).verbOK,
@@ -113,6 +114,25 @@ func (w *world) verbJudge(a args, _ []string) string {
 	if w.pod.Verdict.State == Granted {
 		w.write(w.pod.Record())
 	}
+	return ""
+}
+
+// verbResize gives the ledger's answer to a resize: resize
+// again|granted|Deferred|Infeasible message=M.
+func (w *world) verbResize(a args, _ []string) string {
+	e := Resized{At: w.now, Desired: w.pod.Wish()}
+	switch a.word(0) {
+	case "granted":
+		e.Verdict.State = Granted
+		r := Apply(w.pod, e).Record()
+		w.write(r)
+		e.Record = &r
+	case v1.PodReasonDeferred:
+		e.Verdict = Verdict{State: Waiting, Reason: a.word(0), Message: a.named["message"]}
+	case v1.PodReasonInfeasible:
+		e.Verdict = Verdict{State: Refused, Reason: a.word(0), Message: a.named["message"]}
+	}
+	w.apply(e)
 	return ""
 }
 
@@ -236,6 +256,10 @@ func (w *world) finish(a Action, named args) {
 	}
 	if a.Kind == Admit {
 		w.verbJudge(args{words: []string{"granted"}}, nil)
+		return
+	}
+	if a.Kind == Allocate {
+		w.verbResize(args{words: []string{"granted"}}, nil)
 		return
 	}
 	e, done := w.answers[a.Key()]

@@ -26,6 +26,9 @@ type actor struct {
 	wish *v1.Pod
 
 	pod pod.Pod
+	// published and actuated are what other agents were last told of it.
+	published *v1.Pod
+	actuated  *pod.Actuated
 	// restored says that an earlier process, or another agent, had the pod.
 	restored bool
 	told     int          // Note.Seq of the newest note that was logged
@@ -162,6 +165,7 @@ func (a *actor) apply(e pod.Event) {
 			a.loop.rebalance()
 		}
 	}
+	a.publish()
 	p := a.pod
 	a.now.Store(&p)
 	if p.Phase != before {

@@ -83,6 +83,12 @@ type Cgroups interface {
 	UpdateQoS(ctx context.Context, pods []*v1.Pod) error
 }
 
+// States are the files that tell another agent what pods were granted and given.
+type States interface {
+	// Write replaces what they say; when it returns nil that is on disk.
+	Write(allocated, actuated map[types.UID]pod.Resources) error
+}
+
 // Records are the pods' durable parts.
 type Records interface {
 	Write(name string, v any) error

@@ -35,7 +35,7 @@ func (a *actor) do(ctx, wish context.Context, turn *waiter, p pod.Pod, act pod.A
 		}
 		err = failure
 	case pod.Allocate:
-		e, failure := a.allocate(p)
+		e, failure := a.allocate(ctx, p)
 		if failure == nil {
 			return e
 		}
@@ -270,6 +270,9 @@ func (a *actor) settle(ctx context.Context, p pod.Pod, done *pod.Done) error {
 	case pod.Clean:
 		return l.Cgroups.Remove(ctx, p.UID())
 	case pod.Erase:
+		if err := l.publishNow(ctx, state{uid: p.UID()}); err != nil {
+			return fmt.Errorf("forget what the pod was granted: %w", err)
+		}
 		return errors.Join(l.Volumes.RemovePod(ctx, p.UID()), l.Runtime.RemoveLogs(ctx, p.Spec.Namespace, p.Spec.Name, p.UID()), l.Records.Delete(string(p.UID())))
 	case pod.Release:
 		if err := l.Volumes.DropUsers(p.UID()); err != nil {

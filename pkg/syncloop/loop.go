@@ -30,6 +30,7 @@ type Config struct {
 	Volumes Volumes
 	Cgroups Cgroups
 	Records Records
+	States  States
 	Probes  Probes
 	Hooks   Hooks
 	// Env finds the variables of containers, from Objects.
@@ -43,10 +44,11 @@ type Config struct {
 	Sources []string
 	// Known are the records that an earlier process left.
 	Known map[types.UID]pod.Record
+	// Allocated and Actuated are the resources that another agent granted and
+	// gave to pods that run.
+	Allocated, Actuated map[types.UID]pod.Resources
 	// Node is what is known of the node from the start.
 	Node pod.Node
-	// LimitedSwap says that containers may use swap (memorySwap.swapBehavior).
-	LimitedSwap bool
 	// Ledger is what there is to grant. What the runtime can do is learned from
 	// it.
 	Ledger ledger.Ledger
@@ -69,6 +71,7 @@ type Loop struct {
 	grants grants
 	node   atomic.Pointer[pod.Node]
 	mail   *mailbox[any] // listed, removed, question
+	states *mailbox[state]
 	audits chan struct{} // a token asks for an audit now
 	tiers  chan struct{} // a token says that the QoS tiers may have changed
 
@@ -97,7 +100,7 @@ type removed types.UID
 // New makes a loop; Run starts it.
 func New(c Config) *Loop {
 	l := &Loop{
-		Config: c, slots: newSlots(max(1, c.Slots)), mail: newMailbox[any](),
+		Config: c, slots: newSlots(max(1, c.Slots)), mail: newMailbox[any](), states: newMailbox[state](),
 		audits: make(chan struct{}, 1), tiers: make(chan struct{}, 1),
 		actors: map[types.UID]*actor{}, merge: source.NewMerge(c.Sources...),
 		adopted: map[types.UID]types.UID{}, ended: map[types.UID]bool{}, spared: map[types.UID]bool{},
@@ -114,6 +117,7 @@ func (l *Loop) Run(ctx context.Context, updates <-chan source.Update) error {
 	defer l.work.Wait()
 	l.work.Go(func() { l.watch(ctx) })
 	l.work.Go(func() { l.balance(ctx) })
+	l.work.Go(func() { l.keepStates(ctx) })
 	for {
 		select {
 		case <-ctx.Done():
@@ -323,6 +327,11 @@ func (l *Loop) start(ctx context.Context, w pod.Wanted) *actor {
 		record = &r
 	}
 	found, runs := l.found[uid]
+	if runs {
+		l.takeOver(&w)
+	}
+	delete(l.Allocated, uid)
+	delete(l.Actuated, uid)
 	delete(l.Known, uid)
 	delete(l.found, uid)
 	a := newActor(l, pod.New(w, found.View, record))

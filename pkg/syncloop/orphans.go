@@ -64,10 +64,10 @@ func (l *Loop) enterKnown(found listed) {
 	for _, uid := range slices.SortedFunc(maps.Keys(l.Known), byAge) {
 		r := l.Known[uid]
 		switch {
-		case !r.Granted || pod.IsTerminal(r.Phase):
-		case lives(found[uid].View):
-			l.grants.enter(ledger.ClaimOf(r.Spec))
-		default:
+		case !r.Granted:
+		case lives(found[uid].View): // also one that has ended, until it is down
+			l.grants.enter(ledger.ClaimOf(l.allocated(r.Spec)))
+		case !pod.IsTerminal(r.Phase):
 			others = append(others, ledger.ClaimOf(r.Spec))
 		}
 	}

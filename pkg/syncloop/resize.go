@@ -16,15 +16,20 @@ import (
 // allocate asks the ledger for the resources of the pod's wish and writes the
 // grant before anybody acts on it. Room that the pod gives up is others' only
 // once that is on disk.
-func (a *actor) allocate(p pod.Pod) (pod.Event, error) {
+func (a *actor) allocate(ctx context.Context, p pod.Pod) (pod.Event, error) {
 	desired := p.Wish()
 	e := pod.Resized{At: time.Now(), Desired: desired,
-		Verdict: a.loop.grants.resize(ledger.ResizingOf(p.Spec, desired, p.Resize.Since, a.loop.LimitedSwap))}
+		Verdict: a.loop.grants.resize(ledger.ResizingOf(p.Spec, desired, p.Resize.Since))}
 	if e.Verdict.State != pod.Granted {
 		return e, nil
 	}
 	record := pod.Apply(p, e).Record()
-	if err := a.loop.Records.Write(string(p.UID()), record); err != nil {
+	err := a.loop.publishNow(ctx, stateOf(record.Spec, record.Actuated))
+	if err == nil {
+		err = a.loop.Records.Write(string(p.UID()), record)
+	}
+	if err != nil {
+		a.loop.states.put(stateOf(p.Spec, p.Resize.Actuated))
 		a.loop.grants.resized(ledger.ClaimOf(p.Spec))
 		return nil, fmt.Errorf("write the grant of the pod's resize: %w", err)
 	}
@@ -45,6 +50,9 @@ func (l *Loop) resizeDeferred() {
 
 // allocated is the pod with the resources that an earlier process granted it.
 func (l *Loop) allocated(p *v1.Pod) *v1.Pod {
+	if r, ok := l.Allocated[p.UID]; ok {
+		return r.On(p)
+	}
 	if r, ok := l.Known[p.UID]; ok && r.Granted && r.Spec != nil {
 		return pod.ResourcesOf(r.Spec).On(p)
 	}

@@ -26,6 +26,8 @@ type disk struct {
 	milli   map[types.UID]int64 // CPU requests that the cgroups were set to
 	users   map[types.UID]pod.IDs
 	records map[string][]byte
+	// What other agents are told is allocated and actuated.
+	states, actuated map[types.UID]pod.Resources
 	// allocated are the CPU requests that the records grant.
 	allocated map[types.UID]int64
 	// last is the record written last, and what it said before.

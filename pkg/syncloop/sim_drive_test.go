@@ -28,6 +28,7 @@ func (w *world) startAgent() {
 	names := slices.Sorted(maps.Keys(w.sources))
 	a.loop = New(Config{
 		Runtime: a, Volumes: a, Cgroups: groups{a}, Records: records{a}, Probes: probes{a}, Hooks: hooks{a}, Objects: &objects.Store{}, Log: slog.New(slog.DiscardHandler),
+		States: states{a}, Allocated: maps.Clone(w.disk.states), Actuated: maps.Clone(w.disk.actuated),
 		Sources: names, Known: known, Ledger: ledger.Ledger{
 			Allocatable: capacity, Users: ledger.Users{First: 65536, Length: 65536, Count: 40, Held: maps.Clone(w.disk.users)},
 		}, Slots: slotCount, Timeout: callLimit,

@@ -3,6 +3,7 @@ package syncloop
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 
 	v1 "k8s.io/api/core/v1"
@@ -98,4 +99,15 @@ func (w *world) unsized(p pod.Pod, wanted *v1.Pod) string {
 		return fmt.Sprintf("its cgroup has %dm of %dm", w.disk.milli[p.UID()], milli(p.Spec))
 	}
 	return ""
+}
+
+// states are the files for other agents, as the loop calls them: what they say
+// is granted is what the pods' records say, or soon will.
+type states struct{ *agent }
+
+func (s states) Write(allocated, actuated map[types.UID]pod.Resources) error {
+	defer s.once("write states")()
+	return s.touch(context.Background(), "write states", func() {
+		s.world.disk.states, s.world.disk.actuated = maps.Clone(allocated), maps.Clone(actuated)
+	})
 }

@@ -31,7 +31,7 @@ func newBench(t *testing.T, known map[types.UID]pod.Record, before func(w *world
 	before(b.world)
 	a := &agent{world: b.world, number: 1, dead: make(chan struct{}), busy: map[string]int{}}
 	a.loop = New(Config{
-		Runtime: a, Volumes: a, Cgroups: groups{a}, Records: records{a}, Probes: probes{a}, Hooks: hooks{a}, Objects: &objects.Store{}, Log: slog.New(slog.DiscardHandler),
+		Runtime: a, Volumes: a, Cgroups: groups{a}, Records: records{a}, States: states{a}, Probes: probes{a}, Hooks: hooks{a}, Objects: &objects.Store{}, Log: slog.New(slog.DiscardHandler),
 		Sources: []string{"file"}, Known: known, Ledger: ledger.Ledger{Allocatable: capacity}, Slots: slotCount, Timeout: callLimit,
 		Connected: func(context.Context) error { return nil },
 	})
