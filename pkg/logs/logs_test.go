@@ -253,7 +253,11 @@ func (f *follower) finish(t *testing.T, want string) {
 		t.Error(err)
 	}
 	if got := f.got(); got != want {
-		t.Errorf("%q, want %q", got, want)
+		i := 0
+		for i < len(got) && i < len(want) && got[i] == want[i] {
+			i++
+		}
+		t.Errorf("from byte %d on: %.80q, want %.80q", i, got[i:], want[i:])
 	}
 }
 
