@@ -185,6 +185,9 @@ func (a *actor) start(ctx context.Context, p pod.Pod, request cri.CreateRequest,
 	}
 	for _, c := range p.View.Containers {
 		if c.ID == act.ID {
+			if err := a.size(ctx, p, c); err != nil {
+				return err
+			}
 			started, err := a.loop.Runtime.Start(ctx, p.Spec, c)
 			done.Container = &started
 			return err

@@ -9,6 +9,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 
 	"github.com/nodeagent/nodeagent/pkg/cgroups"
+	"github.com/nodeagent/nodeagent/pkg/cri"
 	"github.com/nodeagent/nodeagent/pkg/ledger"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 )
@@ -77,6 +78,17 @@ func (a *actor) actuate(ctx context.Context, p pod.Pod) error {
 		}
 	}
 	return l.Cgroups.Create(ctx, p.Spec)
+}
+
+// size gives a created instance the pod's resources, if it may have others.
+func (a *actor) size(ctx context.Context, p pod.Pod, c pod.Container) error {
+	if !p.Unsure(c) {
+		return nil
+	}
+	if err := a.loop.Runtime.Update(ctx, p.Spec, c.Name, c.ID); err != nil {
+		return &cri.Error{Doing: "start container " + c.Name, Reason: cri.ReasonRun, Message: err.Error(), Err: err}
+	}
+	return nil
 }
 
 // fits says which memory limit would fall below what is in use: the kernel
