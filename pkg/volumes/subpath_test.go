@@ -270,4 +270,11 @@ func TestSubPathOnDeadMount(t *testing.T) {
 	c := parted("sub")
 	c.Name = "other"
 	mustBind(t, v, p, c, host)
+	// Nor does the container itself wait for the dead one, should another volume
+	// or path be meant by now.
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, err := v.BindSubPaths(ctx, p, parted("sub"), map[string]string{"vol": host}, nil); err != nil {
+		t.Error(err)
+	}
 }
