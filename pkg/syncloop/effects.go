@@ -244,7 +244,11 @@ func (a *actor) settle(ctx context.Context, p pod.Pod, done *pod.Done) error {
 	l, act := a.loop, done.Action
 	switch act.Kind {
 	case pod.Prepare:
-		return errors.Join(l.Volumes.Prepare(p.Spec), l.Cgroups.Grow(ctx, p.Actuated(), p.Spec))
+		// By the folder an agent that knows nothing of the pod finds its cgroup.
+		if err := l.Volumes.Prepare(p.Spec); err != nil {
+			return err
+		}
+		return l.Cgroups.Grow(ctx, p.Actuated(), p.Spec)
 	case pod.Actuate:
 		return a.actuate(ctx, p)
 	case pod.Mount:
