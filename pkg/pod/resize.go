@@ -285,7 +285,7 @@ func (p Pod) Updates() (out []Update) {
 // the container is to be restarted to get them (resizePolicy).
 func (p Pod) needsRestart(m member, c Container) bool {
 	was := p.Resize.Actuated
-	if was == nil || was.Instances[m.Name] != c.ID {
+	if was == nil || was.Instances[m.Name] != c.ID || c.State == Created { // it has yet to begin
 		return false
 	}
 	before := was.Containers[m.Name]
