@@ -18,6 +18,9 @@ func Expand(s string, values map[string]string) string {
 
 func expandWith(s string, value func(name string) string) string {
 	var out strings.Builder
+	// Where no name ends any more, none is looked for: a text of many openings
+	// would be searched to its end at each.
+	closes := true
 	for {
 		i := strings.IndexByte(s, '$')
 		if i < 0 || i == len(s)-1 {
@@ -25,12 +28,16 @@ func expandWith(s string, value func(name string) string) string {
 		}
 		out.WriteString(s[:i])
 		s = s[i+1:]
-		end := strings.IndexByte(s, ')')
+		end := -1
+		if s[0] == '(' && closes {
+			end = strings.IndexByte(s, ')')
+			closes = end > 0
+		}
 		switch {
 		case s[0] == '$':
 			out.WriteByte('$')
 			s = s[1:]
-		case s[0] == '(' && end > 0:
+		case end > 0:
 			out.WriteString(value(s[1:end]))
 			s = s[end+1:]
 		default:

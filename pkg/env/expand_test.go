@@ -3,6 +3,7 @@ package env
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestExpand(t *testing.T) {
@@ -17,6 +18,8 @@ func TestExpand(t *testing.T) {
 		"$(NO)":         "$(NO)",
 		"$(A":           "$(A",
 		"$A $ $":        "$A $ $",
+		"$(A$":          "$(A$",
+		"$(A)$(B$$":     "1$(B$",
 		"$(A$(A)":       "$(A$(A)",
 		"$()":           "empty name",
 		"100$":          "100$",
@@ -25,6 +28,19 @@ func TestExpand(t *testing.T) {
 	} {
 		if got := Expand(in, values); got != want {
 			t.Errorf("Expand(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+// A megabyte of openings, as large as a manifest may be, takes as long as any
+// other text of that size.
+func TestExpandIsLinear(t *testing.T) {
+	for _, opening := range []string{"$(", "$$", "$a"} {
+		text := strings.Repeat(opening, 2<<20/len(opening))
+		begin := time.Now()
+		Expand(text, nil)
+		if took := time.Since(begin); took > 2*time.Second {
+			t.Errorf("%d times %s took %v", len(text)/len(opening), opening, took)
 		}
 	}
 }
