@@ -168,7 +168,12 @@ func (l *planner) start(m member, c Container) {
 		l.waitUntil(f.Retry, "container %s: %s", m.Name, prefix(f.Reason, f.Message))
 		return
 	}
-	outgrown := l.Resize.Actuated != nil && l.Unsure(c)
+	unsure := l.Unsure(m.Name, c.ID)
+	if unsure && l.resizing() {
+		l.wait("container %s waits for the pod's resize", m.Name)
+		return
+	}
+	outgrown := unsure && l.Resize.Actuated != nil
 	if !(failed && f.Uncertain) && (failed || l.changed(c) || outgrown) {
 		l.do(Action{Kind: Remove, Container: m.Name, ID: c.ID, Why: "it was created but will not be started"})
 		return

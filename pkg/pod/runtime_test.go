@@ -1,6 +1,7 @@
 package pod
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -120,7 +121,8 @@ func (w *world) verbRuntime(a args, _ []string) string {
 		c.State, c.StartedAt = Running, w.now
 	case "makes":
 		// What a call to make it does whose caller gave it up.
-		w.effect(Action{Kind: Create, Container: a.word(1), ID: w.runtime.Sandboxes[0].ID, Image: FindContainer(w.pod.Spec, a.word(1)).Image}, a)
+		attempt := number(w.t, cmp.Or(a.named["attempt"], "0"))
+		w.effect(Action{Kind: Create, Container: a.word(1), ID: w.runtime.Sandboxes[0].ID, Attempt: uint32(attempt), Image: FindContainer(w.pod.Spec, a.word(1)).Image}, a)
 	case "hides":
 		w.hidden = cloneView(w.runtime)
 		w.runtime.Containers = nil

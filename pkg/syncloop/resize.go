@@ -81,12 +81,17 @@ func (a *actor) actuate(ctx context.Context, p pod.Pod) error {
 }
 
 // size gives a created instance the pod's resources, if it may have others.
-func (a *actor) size(ctx context.Context, p pod.Pod, c pod.Container) error {
-	if !p.Unsure(c) {
+// Should that fail it is asked again: a dead agent may have had it started.
+func (a *actor) size(ctx context.Context, p pod.Pod, start pod.Action) error {
+	if !p.Unsure(start.Container, start.ID) {
 		return nil
 	}
-	if err := a.loop.Runtime.Update(ctx, p.Spec, c.Name, c.ID); err != nil {
-		return &cri.Error{Doing: "start container " + c.Name, Reason: cri.ReasonRun, Message: err.Error(), Err: err}
+	err := a.loop.Runtime.Update(ctx, p.Spec, start.Container, start.ID)
+	if ctx.Err() != nil {
+		return ctx.Err() // it is no longer wanted
+	}
+	if err != nil {
+		return &cri.Error{Doing: "start container " + start.Container, Reason: cri.ReasonRun, Message: err.Error(), Uncertain: true, Err: err}
 	}
 	return nil
 }
