@@ -91,13 +91,16 @@ type building struct {
 	services  []Var
 	names     []string // of values, in order
 	values    map[string]string
+	size      int            // of all values, in bytes
 	found     map[string]bag // objects, so that all variables are of one moment
 }
 
 func (b *building) set(name, value string) {
-	if _, again := b.values[name]; !again {
+	old, again := b.values[name]
+	if !again {
 		b.names = append(b.names, name)
 	}
+	b.size += len(value) - len(old)
 	b.values[name] = value
 }
 
@@ -106,14 +109,18 @@ func (b *building) set(name, value string) {
 func (b *building) add(e *v1.EnvVar, services map[string]string) error {
 	switch {
 	case e.Value != "":
-		b.set(e.Name, expandWith(e.Value, func(name string) string {
+		value, err := expandWith(e.Value, maxText-b.size, func(name string) string {
 			for _, values := range []map[string]string{b.values, services} {
 				if value, ok := values[name]; ok {
 					return value
 				}
 			}
 			return "$(" + name + ")"
-		}))
+		})
+		if err != nil {
+			return fmt.Errorf("variables up to %s: %w", e.Name, err)
+		}
+		b.set(e.Name, value)
 	case e.ValueFrom == nil:
 		b.set(e.Name, "")
 	default:
@@ -152,6 +159,9 @@ func (b *building) valueFrom(from *v1.EnvVarSource) (string, error) {
 // vars are the variables in order. Values that the runtime can't be told are
 // refused without being shown.
 func (b *building) vars() ([]Var, error) {
+	if b.size > maxText {
+		return nil, fmt.Errorf("variables: %w", errTooLong)
+	}
 	out := make([]Var, len(b.names))
 	for i, name := range b.names {
 		value := b.values[name]

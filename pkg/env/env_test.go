@@ -56,6 +56,29 @@ func list(vars []Var) string {
 	return strings.Join(out, " ")
 }
 
+// TestVariablesAreBounded makes each variable ten times the one before: the
+// agent must not grow with them.
+func TestVariablesAreBounded(t *testing.T) {
+	c := v1.Container{Env: []v1.EnvVar{{Name: "V0", Value: "0123456789"}}}
+	for i := range 12 {
+		c.Env = append(c.Env, v1.EnvVar{Name: fmt.Sprintf("V%d", i+1), Value: strings.Repeat(fmt.Sprintf("$(V%d)", i), 10)})
+	}
+	_, err := node().Container(podFor(), &c, Surroundings{})
+	if want := "variables up to V6: they would have more than 8 MiB"; err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+	many := v1.Container{}
+	for i := range 9 {
+		many.Env = append(many.Env, v1.EnvVar{Name: fmt.Sprintf("M%d", i), ValueFrom: &v1.EnvVarSource{
+			FieldRef: &v1.ObjectFieldSelector{FieldPath: "metadata.annotations['big']"}}})
+	}
+	p := podFor()
+	p.Annotations["big"] = strings.Repeat("x", 1<<20)
+	if _, err := node().Container(p, &many, Surroundings{}); err == nil {
+		t.Error("9 MiB of variables are taken")
+	}
+}
+
 // TestContainer is what a container in YAML finds, or the error, exactly.
 func TestContainer(t *testing.T) {
 	for container, want := range map[string]string{

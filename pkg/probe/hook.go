@@ -24,6 +24,14 @@ type Hook struct {
 // Run runs a hook, for as long as ctx allows, and says what people are to know
 // of it (behaviour rows 1.5-3 to 1.5-6, T6).
 func (h *Handlers) Run(ctx context.Context, k Hook) (told []pod.Note, err error) {
+	told, err = h.run(ctx, k)
+	if err != nil && len(err.Error()) > maxOutput {
+		err = errors.New(brief(err.Error())) // it quotes what the container answered
+	}
+	return told, err
+}
+
+func (h *Handlers) run(ctx context.Context, k Hook) (told []pod.Note, err error) {
 	switch {
 	case k.Exec != nil:
 		code, output, err := h.runtime.Exec(ctx, k.ContainerID, k.Exec.Command)

@@ -265,3 +265,37 @@ func TestSameFailureSameWords(t *testing.T) {
 		t.Errorf("%d ways to say it: %v", len(words), words)
 	}
 }
+
+// What a server answers that speaks no HTTP is not told in full: it would stand
+// in the log, in each report and in the agent's memory.
+func TestLongAnswersAreToldInBrief(t *testing.T) {
+	for name, junk := range map[string]string{
+		"Line":     strings.Repeat("\x01", maxAnswer-1),
+		"Location": "HTTP/1.1 302 Found\r\nLocation: /" + strings.Repeat("a", 200<<10) + "%\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := listen(t)
+			go func() {
+				for {
+					c, err := l.Accept()
+					if err != nil {
+						return
+					}
+					_, _ = io.WriteString(c, junk+"\n")
+					_, _ = io.Copy(io.Discard, c)
+					_ = c.Close()
+				}
+			}()
+			q := pod.Probing{Host: "127.0.0.1", Container: &v1.Container{Name: "main"}, Probe: &v1.Probe{TimeoutSeconds: 5,
+				ProbeHandler: v1.ProbeHandler{HTTPGet: &v1.HTTPGetAction{Port: intstr.FromInt32(port(l))}}}}
+			outcome, message := attempt(t.Context(), handlers().Ask(q))
+			if outcome != pod.Failed || len(message) > maxOutput {
+				t.Errorf("probe: outcome %d, told in %d bytes", outcome, len(message))
+			}
+			k := Hook{LifecycleHandler: &v1.LifecycleHandler{HTTPGet: q.Probe.HTTPGet}, Container: q.Container, Host: q.Host}
+			if _, err := handlers().Run(t.Context(), k); err == nil || len(err.Error()) > maxOutput {
+				t.Errorf("hook: %.100v", err)
+			}
+		})
+	}
+}

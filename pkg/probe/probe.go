@@ -66,8 +66,13 @@ func timeout(p *v1.Probe) time.Duration {
 	return time.Duration(max(p.TimeoutSeconds, 1)) * time.Second
 }
 
-// maxOutput is how much of a command's output is kept.
+// maxOutput is how many bytes are kept of what a container says: a command's
+// output, or an answer that an error quotes.
 const maxOutput = 10 << 10
+
+func brief(text string) string {
+	return strings.ToValidUTF8(text[:min(len(text), maxOutput)], "")
+}
 
 // beginning is how long an exec has its place at most. To start a process is
 // what costs; one that hangs after that costs nothing, and must not keep the
@@ -94,9 +99,9 @@ func (h *Handlers) askExec(q pod.Probing) Ask {
 	for _, e := range q.Container.Env {
 		values[e.Name] = e.Value
 	}
-	var command []string
-	for _, word := range q.Probe.Exec.Command {
-		command = append(command, env.Expand(word, values))
+	command, err := env.Expand(q.Probe.Exec.Command, values)
+	if err != nil {
+		return never(err)
 	}
 	timeout := timeout(q.Probe)
 	return func(ctx context.Context) (pod.Outcome, string) {
@@ -108,7 +113,7 @@ func (h *Handlers) askExec(q pod.Probing) Ask {
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
 		code, output, err := h.runtime.Exec(ctx, q.ContainerID, command)
-		output = strings.ToValidUTF8(output[:min(len(output), maxOutput)], "")
+		output = brief(output)
 		switch {
 		case errors.Is(err, context.DeadlineExceeded):
 			return pod.Failed, fmt.Sprintf("command timed out: %q timed out after %s", strings.Join(command, " "), timeout)

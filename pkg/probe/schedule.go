@@ -65,7 +65,7 @@ func attempt(ctx context.Context, ask Ask) (outcome pod.Outcome, message string)
 			break
 		}
 	}
-	return outcome, message
+	return outcome, brief(message)
 }
 
 // final says that the probe has nothing more to say of this instance.

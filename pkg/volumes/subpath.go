@@ -63,15 +63,35 @@ func (v *Volumes) bindSubPath(ctx context.Context, uid types.UID, s part, values
 	if s.host == "" {
 		return "", errors.New("the volume is not mounted on the node")
 	}
-	sub := s.SubPath
-	if s.SubPathExpr != "" {
-		var err error
-		if sub, err = env.ExpandStrictly(s.SubPathExpr, values); err != nil {
-			return "", fmt.Errorf("subPathExpr %w", err)
-		}
+	if s.SubPathExpr == "" {
+		return v.bindPart(ctx, uid, s, s.SubPath)
 	}
+	sub, err := env.ExpandStrictly(s.SubPathExpr, values)
+	if err != nil {
+		return "", fmt.Errorf("subPathExpr %w", err)
+	}
+	at, err := v.bindPart(ctx, uid, s, sub)
+	if err != nil { // it names the path, in which the value of a secret may stand
+		return "", fmt.Errorf("subPathExpr %q: %w", s.SubPathExpr, innermost(err))
+	}
+	return at, nil
+}
+
+func innermost(err error) error {
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return err
+		}
+		err = inner
+	}
+}
+
+var errNotLocal = errors.New("must be relative and without '..'")
+
+func (v *Volumes) bindPart(ctx context.Context, uid types.UID, s part, sub string) (string, error) {
 	if path.IsAbs(sub) || slices.Contains(strings.Split(sub, "/"), "..") {
-		return "", fmt.Errorf("subPath %q must be relative and without '..'", sub)
+		return "", fmt.Errorf("subPath %q: %w", sub, errNotLocal)
 	}
 	place := filepath.Join(string(uid), subPathsName, s.Name, s.container, strconv.Itoa(s.index))
 	opened, err := v.open(ctx, place, s.host, sub)

@@ -66,6 +66,21 @@ func TestSubPathLayout(t *testing.T) {
 	wantGone(t, filepath.Join(v.pods, string(uid)))
 }
 
+// A variable in a subPathExpr may be a secret: errors don't tell what it stands
+// for.
+func TestSubPathErrorsShowNoVariable(t *testing.T) {
+	v, p := node(t), newPod(disk("vol"))
+	host := mustMount(t, v, p)["vol"]
+	write(t, filepath.Join(host, "file"), "no folder")
+	for expr, why := range map[string]string{"file/$(PASSWORD)": "not a directory", "$(UP)/../$(PASSWORD)": "must be relative"} {
+		c := &v1.Container{Name: "main", VolumeMounts: []v1.VolumeMount{{Name: "vol", MountPath: "/x", SubPathExpr: expr}}}
+		_, err := v.BindSubPaths(t.Context(), p, c, map[string]string{"vol": host}, map[string]string{"PASSWORD": "hunter2", "UP": "hunter3"})
+		if err == nil || strings.Contains(err.Error(), "hunter") || !strings.Contains(err.Error(), expr) || !strings.Contains(err.Error(), why) {
+			t.Errorf("%s: %v", expr, err)
+		}
+	}
+}
+
 // A subPath never leads out of its volume, whatever the pod put there, and of
 // what is outside the error doesn't tell whether it is there.
 func TestSubPathStaysInside(t *testing.T) {
