@@ -65,11 +65,19 @@ func ContainerConfig(p *v1.Pod, parts Parts, m Machine, o PodOptions) (*runtimea
 		return nil, err
 	}
 	values := env.Values(req.Env)
+	command, err := env.Expand(c.Command, values)
+	if err != nil {
+		return nil, err
+	}
+	args, err := env.Expand(c.Args, values)
+	if err != nil {
+		return nil, err
+	}
 	return &runtimeapi.ContainerConfig{
 		Metadata:    &runtimeapi.ContainerMetadata{Name: c.Name, Attempt: req.Attempt},
 		Image:       &runtimeapi.ImageSpec{Image: req.ImageRef, UserSpecifiedImage: c.Image},
-		Command:     expandAll(c.Command, values),
-		Args:        expandAll(c.Args, values),
+		Command:     command,
+		Args:        args,
 		WorkingDir:  c.WorkingDir,
 		Labels:      containerLabels(p, c),
 		Annotations: annotations,
@@ -90,14 +98,6 @@ func variables(vars []env.Var) []*runtimeapi.KeyValue {
 	var out []*runtimeapi.KeyValue
 	for _, v := range vars {
 		out = append(out, &runtimeapi.KeyValue{Key: v.Name, Value: []byte(v.Value)})
-	}
-	return out
-}
-
-func expandAll(list []string, values map[string]string) []string {
-	var out []string
-	for _, s := range list {
-		out = append(out, env.Expand(s, values))
 	}
 	return out
 }

@@ -91,6 +91,7 @@ type building struct {
 	services  []Var
 	names     []string // of values, in order
 	values    map[string]string
+	size      int            // of values together, in bytes
 	found     map[string]bag // objects, so that all variables are of one moment
 }
 
@@ -98,6 +99,7 @@ func (b *building) set(name, value string) {
 	if _, again := b.values[name]; !again {
 		b.names = append(b.names, name)
 	}
+	b.size += len(value) - len(b.values[name])
 	b.values[name] = value
 }
 
@@ -106,14 +108,18 @@ func (b *building) set(name, value string) {
 func (b *building) add(e *v1.EnvVar, services map[string]string) error {
 	switch {
 	case e.Value != "":
-		b.set(e.Name, expandWith(e.Value, func(name string) string {
+		text, err := expandWith(e.Value, maxText-b.size, func(name string) string {
 			for _, values := range []map[string]string{b.values, services} {
 				if value, ok := values[name]; ok {
 					return value
 				}
 			}
 			return "$(" + name + ")"
-		}))
+		})
+		if err != nil {
+			return fmt.Errorf("variable %s: with those before it %w", e.Name, err)
+		}
+		b.set(e.Name, text)
 	case e.ValueFrom == nil:
 		b.set(e.Name, "")
 	default:
@@ -152,6 +158,9 @@ func (b *building) valueFrom(from *v1.EnvVarSource) (string, error) {
 // vars are the variables in order. Values that the runtime can't be told are
 // refused without being shown.
 func (b *building) vars() ([]Var, error) {
+	if b.size > maxText {
+		return nil, fmt.Errorf("the variables together: %w", errTooLong)
+	}
 	out := make([]Var, len(b.names))
 	for i, name := range b.names {
 		value := b.values[name]

@@ -75,9 +75,9 @@ func (h *Handlers) askExec(q pod.Probing) Ask {
 	for _, e := range q.Container.Env {
 		values[e.Name] = e.Value
 	}
-	var command []string
-	for _, word := range q.Probe.Exec.Command {
-		command = append(command, env.Expand(word, values))
+	command, err := env.Expand(q.Probe.Exec.Command, values)
+	if err != nil {
+		return never(fmt.Errorf("container %s: %w", q.Container.Name, err))
 	}
 	timeout := timeout(q.Probe)
 	return func(ctx context.Context) (pod.Outcome, string) {
