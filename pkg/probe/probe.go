@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"runtime"
 	"strings"
+	"sync"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -30,12 +31,12 @@ type Handlers struct {
 	release string
 	client  *http.Client
 	dialer  net.Dialer
-	places  chan struct{} // of execs that run
+	places  chan struct{} // of execs that begin
 }
 
 // New makes handlers that call themselves kube-probe and kube-lifecycle of the
 // Kubernetes release, such as "1.36". Twice as many exec probes as there are cores
-// run at once; others wait for their turn, which is not part of their timeout.
+// begin at once; others wait for their turn, which is not part of their timeout.
 func New(rt Runtime, release string) *Handlers {
 	return &Handlers{runtime: rt, release: release, client: newClient(), dialer: net.Dialer{KeepAlive: -1},
 		places: make(chan struct{}, 2*runtime.NumCPU())}
@@ -68,6 +69,24 @@ func timeout(p *v1.Probe) time.Duration {
 // maxOutput is how much of a command's output is kept.
 const maxOutput = 10 << 10
 
+// beginning is how long an exec has its place at most. To start a process is
+// what costs; one that hangs after that costs nothing, and must not keep the
+// probes of other pods waiting.
+const beginning = 250 * time.Millisecond
+
+// takePlace waits for a place, which is free again after beginning, or sooner
+// by giveBack; nil says that ctx ended first.
+func (h *Handlers) takePlace(ctx context.Context) (giveBack func()) {
+	select {
+	case h.places <- struct{}{}:
+	case <-ctx.Done():
+		return nil
+	}
+	free := sync.OnceFunc(func() { <-h.places })
+	begun := time.AfterFunc(beginning, free)
+	return func() { begun.Stop(); free() }
+}
+
 // askExec asks by a command, in which only the variables that the container's
 // spec gives as text stand for something (behaviour row 1.6-12).
 func (h *Handlers) askExec(q pod.Probing) Ask {
@@ -81,12 +100,11 @@ func (h *Handlers) askExec(q pod.Probing) Ask {
 	}
 	timeout := timeout(q.Probe)
 	return func(ctx context.Context) (pod.Outcome, string) {
-		select {
-		case h.places <- struct{}{}:
-			defer func() { <-h.places }()
-		case <-ctx.Done():
+		giveBack := h.takePlace(ctx)
+		if giveBack == nil {
 			return pod.Errored, ctx.Err().Error()
 		}
+		defer giveBack()
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
 		code, output, err := h.runtime.Exec(ctx, q.ContainerID, command)

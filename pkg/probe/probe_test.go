@@ -109,7 +109,7 @@ func TestExecsAreBounded(t *testing.T) {
 		var all sync.WaitGroup
 		for range 20 * cap(h.places) {
 			all.Go(func() {
-				if outcome, message := h.Ask(execProbe("sleep", "1s"))(t.Context()); outcome != pod.Passed {
+				if outcome, message := h.Ask(execProbe("sleep", "200ms"))(t.Context()); outcome != pod.Passed {
 					t.Error(message)
 				}
 			})
@@ -117,6 +117,26 @@ func TestExecsAreBounded(t *testing.T) {
 		all.Wait()
 		if want := 2 * runtime.NumCPU(); rt.most != want {
 			t.Errorf("%d ran at once, want %d", rt.most, want)
+		}
+	})
+}
+
+// Commands that hang until their timeout hold up no probe of another pod.
+func TestHangingExecsHoldUpNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := New(&shell{}, "1.36")
+		for range 3 * cap(h.places) {
+			q := execProbe("sleep", "1h")
+			q.Probe.TimeoutSeconds = 600
+			go h.Ask(q)(t.Context())
+		}
+		synctest.Wait()
+		began := time.Now()
+		if outcome, message := h.Ask(execProbe("true"))(t.Context()); outcome != pod.Passed {
+			t.Error(message)
+		}
+		if waited := time.Since(began); waited > time.Second {
+			t.Errorf("it waited %v", waited)
 		}
 	})
 }
