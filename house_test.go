@@ -26,10 +26,10 @@ var layers = [][]string{
 	{"cmd", "e2e"},
 	{"pkg/agent"},
 	{"pkg/syncloop", "pkg/local"},
-	{"pkg/source", "pkg/cri", "pkg/volumes", "pkg/probe", "pkg/record", "pkg/checkpoint", "pkg/config", "pkg/node", "pkg/dns", "pkg/logs"},
+	{"pkg/source", "pkg/cri", "pkg/volumes", "pkg/probe", "pkg/checkpoint", "pkg/config", "pkg/node", "pkg/dns", "pkg/logs"},
 	// Below the others: what pods refer to, what their limits add up to, what
-	// their containers and volumes show of them.
-	{"pkg/objects", "pkg/cgroups", "pkg/env"},
+	// their containers and volumes show of them, how files are written whole.
+	{"pkg/objects", "pkg/cgroups", "pkg/env", "pkg/record"},
 	{"pkg/ledger"},
 	{"pkg/pod", "pkg/manifest"},
 }

@@ -1,16 +1,12 @@
 package e2e
 
 import (
-	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/nodeagent/nodeagent/e2e/lab"
-	"github.com/nodeagent/nodeagent/pkg/local"
 )
 
 // TestDNS is what pods find in their /etc/resolv.conf.
@@ -34,24 +30,6 @@ func TestDNS(t *testing.T) {
 	})
 }
 
-// spec is a pod of one container that sleeps, with more fields of its spec.
-func spec(name, more string) string {
-	return podOf(name, more+`
-terminationGracePeriodSeconds: 2
-containers:
-- {name: main, image: BUSYBOX, command: [sh, -c, "trap exit TERM; sleep 100000 & wait"]}`)
-}
-
-// running starts the pod and returns what the agent says of it, and the ID of
-// its container main.
-func (b *bed) running(name, manifest string) (*local.Pod, string) {
-	b.t.Helper()
-	b.apply(name, manifest)
-	p := b.ready(name)
-	b.t.Cleanup(func() { b.remove(name) })
-	return p, b.instances(string(p.UID))["main"]
-}
-
 func resolves(name, more, want string) func(*bed) {
 	return func(b *bed) {
 		_, id := b.running(name, spec(name, more))
@@ -69,22 +47,6 @@ func tooManyServers(b *bed) {
 	if !told(p, "DNSConfigForming", "the applied nameserver line is: 192.0.2.53 192.0.2.1 192.0.2.2") {
 		b.t.Errorf("notes %+v", p.Notes)
 	}
-}
-
-// notes waits until the pod is told of something.
-func (b *bed) notes(name, reason, words string) *local.Pod {
-	b.t.Helper()
-	var p *local.Pod
-	b.eventually(name+" is told "+reason, 30*time.Second, func() error {
-		if p = b.pod(name); told(p, reason, words) {
-			return nil
-		}
-		if p == nil {
-			return errors.New("the agent does not know it")
-		}
-		return fmt.Errorf("it was told %+v", p.Notes)
-	})
-	return p
 }
 
 // TestDNSWithoutCluster: pods that want a cluster's servers on a node that has
@@ -113,7 +75,7 @@ func TestDNSFileMissing(t *testing.T) {
 		t.Errorf("said %d times at start", n)
 	}
 	b.apply("dns-late", spec("dns-late", "dnsPolicy: Default"))
-	b.notes("dns-late", "FailedCreatePodSandBox", file)
+	b.awaitTold("dns-late", "FailedCreatePodSandBox", file)
 	b.phase("dns-late", "Pending")
 	b.must(os.WriteFile(file, []byte("nameserver 192.0.2.53\n"), 0o644))
 	p := b.ready("dns-late")

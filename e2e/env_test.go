@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -13,7 +12,6 @@ import (
 	v1 "k8s.io/api/core/v1"
 
 	"github.com/nodeagent/nodeagent/e2e/lab"
-	"github.com/nodeagent/nodeagent/pkg/local"
 )
 
 // TestEnv is what containers find in their environment.
@@ -84,16 +82,10 @@ func waits(name, container, message string) func(*bed) {
 		if s.State.Waiting.Message != message {
 			b.t.Errorf("it says %q, want %q", s.State.Waiting.Message, message)
 		}
-		if !noted(p, "Failed", "Error: "+message) {
+		if !told(p, "Failed", "Error: "+message) {
 			b.t.Errorf("no such event in %+v", p.Notes)
 		}
 	}
-}
-
-func noted(p *local.Pod, reason, text string) bool {
-	return slices.ContainsFunc(p.Notes, func(n local.Note) bool {
-		return n.Warning && n.Reason == reason && strings.Contains(n.Message, text)
-	})
 }
 
 func secretKey(b *bed) {
@@ -232,7 +224,7 @@ func TestPullSecret(t *testing.T) {
 	b.start()
 	b.apply("pull-secret", podOf("pull-secret", "imagePullSecrets: [{name: registry}]\ncontainers:\n- {name: main, image: '"+ref+"', command: [sh, -c, 'sleep 1000']}"))
 	b.await("pull-secret", "main", "has no image", waitsFor("ErrImagePull"))
-	if p := b.pod("pull-secret"); !noted(p, "FailedToRetrieveImagePullSecret", "Unable to retrieve some image pull secrets (registry); attempting to pull the image may not succeed.") {
+	if p := b.pod("pull-secret"); !told(p, "FailedToRetrieveImagePullSecret", "Unable to retrieve some image pull secrets (registry); attempting to pull the image may not succeed.") {
 		t.Errorf("no such event in %+v", p.Notes)
 	}
 	auth := base64.StdEncoding.EncodeToString([]byte("lab:right"))

@@ -115,7 +115,7 @@ func hostnameOverride(b *bed) {
 func longFQDN(b *bed) {
 	sub := strings.Repeat("s", 60)
 	b.apply("host-long", spec("host-long", "hostname: web\nsubdomain: "+sub+"\nsetHostnameAsFQDN: true"))
-	b.notes("host-long", "FailedCreatePodSandBox", "failed to construct FQDN from pod hostname and cluster domain, FQDN web."+sub+".default.svc.cluster.local is too long (64 characters is the max, 90 characters requested)")
+	b.awaitTold("host-long", "FailedCreatePodSandBox", "failed to construct FQDN from pod hostname and cluster domain, FQDN web."+sub+".default.svc.cluster.local is too long (64 characters is the max, 90 characters requested)")
 	b.phase("host-long", "Pending")
 	b.remove("host-long")
 }

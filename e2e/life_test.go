@@ -14,7 +14,6 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/nodeagent/nodeagent/e2e/lab"
-	"github.com/nodeagent/nodeagent/pkg/local"
 )
 
 // TestLife is what happens to pods between their file's coming and going.
@@ -402,7 +401,7 @@ containers:
   command: [sh, -c, "trap exit TERM; sleep 1000 & wait"]
   lifecycle: {postStart: {exec: {command: [sh, -c, "exit 9"]}}}`))
 	p, _ := b.await("badhook", "main", "is restarted for its hook", func(s v1.ContainerStatus) bool { return s.RestartCount >= 1 })
-	if !slices.ContainsFunc(b.pod("badhook").Notes, func(n local.Note) bool { return n.Reason == "FailedPostStartHook" }) {
+	if !told(b.pod("badhook"), "FailedPostStartHook", "") {
 		b.t.Errorf("nobody is told: %+v", p.Notes)
 	}
 	b.remove("badhook")

@@ -214,6 +214,38 @@ func (b *bed) await(podName, name, what string, want func(v1.ContainerStatus) bo
 	return p, s
 }
 
+// running starts the pod and returns what the agent says of it, and the ID of
+// its container main.
+func (b *bed) running(name, manifest string) (*local.Pod, string) {
+	b.t.Helper()
+	b.apply(name, manifest)
+	p := b.ready(name)
+	b.t.Cleanup(func() { b.remove(name) })
+	return p, b.instances(string(p.UID))["main"]
+}
+
+// told says whether people were told so of the pod.
+func told(p *local.Pod, reason, text string) bool {
+	return p != nil && slices.ContainsFunc(p.Notes, func(n local.Note) bool {
+		return n.Reason == reason && strings.Contains(n.Message, text)
+	})
+}
+
+// awaitTold waits until people are told so of the pod.
+func (b *bed) awaitTold(name, reason, text string) {
+	b.t.Helper()
+	b.eventually(fmt.Sprintf("%s is told %s: %s", name, reason, text), 30*time.Second, func() error {
+		p := b.pod(name)
+		if p == nil {
+			return fmt.Errorf("the agent does not know it")
+		}
+		if !told(p, reason, text) {
+			return fmt.Errorf("notes %+v", p.Notes)
+		}
+		return nil
+	})
+}
+
 // inspect is what CRI says of one container, by its ID in a status.
 func (b *bed) inspect(id string) *runtimeapi.ContainerStatus {
 	b.t.Helper()
@@ -338,6 +370,14 @@ spec:
     image: %s
     command: [sh, -c, "trap 'exit 0' TERM; echo up; sleep 100000 & wait"]
 %s`, name, lab.BusyboxImage, strings.Join(more, "\n"))
+}
+
+// spec is a pod of one container that sleeps, with more fields of its spec.
+func spec(name, more string) string {
+	return podOf(name, more+`
+terminationGracePeriodSeconds: 2
+containers:
+- {name: main, image: BUSYBOX, command: [sh, -c, "trap exit TERM; sleep 100000 & wait"]}`)
 }
 
 // waitsFor is for await: the container waits for that reason.

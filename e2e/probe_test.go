@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -65,28 +64,6 @@ containers:
   args: [%s]
   ports: [{name: web, containerPort: 8080}]
   %s`, lab.ServerImage, args, strings.ReplaceAll(strings.Trim(more, "\n"), "\n", "\n  "))
-}
-
-// told says whether people were told so of the pod.
-func told(p *local.Pod, reason, text string) bool {
-	return p != nil && slices.ContainsFunc(p.Notes, func(n local.Note) bool {
-		return n.Reason == reason && strings.Contains(n.Message, text)
-	})
-}
-
-// awaitTold waits until people are told so of the pod.
-func (b *bed) awaitTold(name, reason, text string) {
-	b.t.Helper()
-	b.eventually(fmt.Sprintf("%s is told %s: %s", name, reason, text), 30*time.Second, func() error {
-		p := b.pod(name)
-		if p == nil {
-			return fmt.Errorf("the agent does not know it")
-		}
-		if !told(p, reason, text) {
-			return fmt.Errorf("notes %+v", p.Notes)
-		}
-		return nil
-	})
 }
 
 // ask asks a pod's server, as in ask(p, "8080/mode/fail"), and returns what it
@@ -281,15 +258,9 @@ containers:
 
 func noSuchPort(b *bed) {
 	b.apply("noport", podOf("noport", serverOf("", `readinessProbe: {httpGet: {port: 8099}, periodSeconds: 1}`)))
-	b.awaitTold("noport", "Unhealthy", "Readiness probe failed: Get \"http://"+b.runs("noport").Status.PodIP+":8099/\": dial tcp")
+	p, _ := b.await("noport", "main", "runs", func(s v1.ContainerStatus) bool { return s.State.Running != nil })
+	b.awaitTold("noport", "Unhealthy", "Readiness probe failed: Get \"http://"+p.Status.PodIP+":8099/\": dial tcp")
 	b.await("noport", "main", "is not ready", isUnready)
-}
-
-// runs waits until the pod has an address and a container that runs.
-func (b *bed) runs(name string) *local.Pod {
-	b.t.Helper()
-	p, _ := b.await(name, "main", "runs", func(s v1.ContainerStatus) bool { return s.State.Running != nil })
-	return p
 }
 
 // namedButUnknownPort: an error counts for nothing, and a container is not

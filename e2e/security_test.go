@@ -334,7 +334,7 @@ func TestRuntimeClass(t *testing.T) {
 		return fmt.Sprintf("apiVersion: node.k8s.io/v1\nkind: RuntimeClass\nmetadata: {name: %s}\nhandler: %s\n", name, handler)
 	}
 	b.apply("class-late", securedPod("class-late", lab.BusyboxImage, "runtimeClassName: late", ""))
-	b.notes("class-late", "FailedCreatePodSandBox", `runtimeclass.node.k8s.io "late" not found`)
+	b.awaitTold("class-late", "FailedCreatePodSandBox", `runtimeclass.node.k8s.io "late" not found`)
 	b.phase("class-late", "Pending")
 	b.apply("late", class("late", "runc"))
 	p := b.ready("class-late")
@@ -344,8 +344,8 @@ func TestRuntimeClass(t *testing.T) {
 
 	b.apply("none", class("none", "nothere"))
 	b.apply("class-none", securedPod("class-none", lab.BusyboxImage, "runtimeClassName: none", ""))
-	b.notes("class-none", "FailedCreatePodSandBox", "nothere")
+	b.awaitTold("class-none", "FailedCreatePodSandBox", "nothere")
 
 	b.apply("class-users", securedPod("class-users", lab.BusyboxImage, "runtimeClassName: none\nhostUsers: false", ""))
-	b.notes("class-users", "FailedCreatePodSandBox", `RuntimeClass handler "nothere" does not support user namespaces`)
+	b.awaitTold("class-users", "FailedCreatePodSandBox", `RuntimeClass handler "nothere" does not support user namespaces`)
 }

@@ -171,6 +171,6 @@ func TestOldRuntimeHasNoUserNamespaces(t *testing.T) {
 	b := newBed(t, lab.Containerd16)
 	b.start()
 	b.apply("users-old", spec("users-old", "hostUsers: false"))
-	b.notes("users-old", "FailedCreatePodSandBox", "runtime does not support user namespaces")
+	b.awaitTold("users-old", "FailedCreatePodSandBox", "runtime does not support user namespaces")
 	b.phase("users-old", "Pending")
 }

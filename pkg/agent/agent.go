@@ -5,7 +5,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"path/filepath"
@@ -14,7 +13,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodeagent/nodeagent/pkg/checkpoint"
@@ -86,21 +84,7 @@ type parts struct {
 
 func (a *Agent) build(root string) (*parts, error) {
 	k := &a.config.Kubelet
-	capacity, err := capacityOf(a.config, root)
-	if err != nil {
-		return nil, err
-	}
-	allocatable, err := node.Allocatable(capacity, k.KubeReserved, k.SystemReserved, evictionReserve(k.EvictionHard, capacity))
-	if err != nil {
-		return nil, err
-	}
-	// The hard eviction thresholds are not taken off (row 1.15-10): the kernel
-	// must not kill before eviction had its chance.
-	limit, err := node.Allocatable(capacity, k.KubeReserved, k.SystemReserved)
-	if err != nil {
-		return nil, err
-	}
-	ips, err := node.Addresses(a.config.Node.IPs)
+	m, err := machineOf(a.config, root)
 	if err != nil {
 		return nil, err
 	}
@@ -109,35 +93,32 @@ func (a *Agent) build(root string) (*parts, error) {
 		return nil, err
 	}
 	known := &objects.Store{}
-	allocated, actuated := a.takenOver(root)
-	variables := env.Resolver{Objects: known, HostIPs: ips, Allocatable: allocatable}
-	vols, err := volumes.New(root, quantity(allocatable, v1.ResourceMemory), variables)
+	variables := env.Resolver{Objects: known, HostIPs: m.ips, Allocatable: m.allocatable}
+	vols, err := volumes.New(root, quantity(m.allocatable, v1.ResourceMemory), variables)
 	if err != nil {
 		return nil, err
 	}
-	swap, err := node.Swap()
+	users, err := userRanges(k, vols, quantity(m.allocatable, v1.ResourcePods), a.log)
 	if err != nil {
 		return nil, err
 	}
-	users, err := userRanges(k, vols, quantity(allocatable, v1.ResourcePods), a.log)
-	if err != nil {
-		return nil, err
-	}
-	tree := newTree(a.config, limit, a.log)
-	client, err := cri.Dial(runtimeOptions(a.config, root, capacity, swap, tree))
+	tree := newTree(a.config, m.limit, a.log)
+	client, err := cri.Dial(runtimeOptions(a.config, root, m, tree))
 	if err != nil {
 		return nil, err
 	}
 	tree.runtime = client
+	allocated, actuated := a.takenOver(root)
 	sources := a.sources()
 	handlers := probe.New(client, config.Release())
+	host := ledger.Host{AppArmor: node.AppArmor(), Swap: client.Swaps()}
 	loop := syncloop.New(syncloop.Config{
-		Env: variables, Objects: known, DNS: resolver(k, ips, a.log),
+		Env: variables, Objects: known, DNS: resolver(k, m.ips, a.log),
 		Runtime: client, Volumes: vols, Cgroups: tree, Records: store, Probes: handlers, Hooks: handlers, Log: a.log,
 		States: checkpoint.New(root), Allocated: allocated, Actuated: actuated,
 		Sources: names(sources), Known: a.known(store),
-		Ledger:  ledger.Ledger{Allocatable: allocatable, Sysctls: k.AllowedUnsafeSysctls, Host: ledger.Host{AppArmor: node.AppArmor(), Swap: client.Swaps()}, Users: users},
-		Node:    pod.Node{Name: a.config.Node.Name, HostIPs: ips, MaxBackoff: maxBackoff(a.config)},
+		Ledger:  ledger.Ledger{Allocatable: m.allocatable, Sysctls: k.AllowedUnsafeSysctls, Host: host, Users: users},
+		Node:    pod.Node{Name: a.config.Node.Name, HostIPs: m.ips, MaxBackoff: maxBackoff(a.config)},
 		Slots:   2 * runtime.NumCPU(),
 		Timeout: k.RuntimeRequestTimeout.Duration, Connected: tree.connect, Fault: a.fault,
 	})
@@ -216,37 +197,6 @@ func (a *Agent) takenOver(root string) (allocated, actuated checkpoint.Pods) {
 		return pods
 	}
 	return read(checkpoint.Allocated), read(checkpoint.Actuated)
-}
-
-func quantity(list v1.ResourceList, name v1.ResourceName) int64 {
-	q := list[name]
-	return q.Value()
-}
-
-// capacityOf is what the machine has, and how many pods as configured.
-func capacityOf(c *config.Config, root string) (v1.ResourceList, error) {
-	pods := int64(c.Kubelet.MaxPods)
-	if perCore := int64(c.Kubelet.PodsPerCore); perCore > 0 {
-		pods = min(pods, perCore*int64(runtime.NumCPU()))
-	}
-	return node.Capacity(root, pods)
-}
-
-// evictionReserve is what the hard eviction thresholds keep from pods.
-func evictionReserve(hard map[string]string, capacity v1.ResourceList) map[string]string {
-	out := map[string]string{}
-	for signal, name := range map[string]v1.ResourceName{"memory.available": v1.ResourceMemory, "nodefs.available": v1.ResourceEphemeralStorage} {
-		text, ok := hard[signal]
-		if !ok {
-			continue
-		}
-		var percent float64
-		if n, err := fmt.Sscanf(text, "%f%%", &percent); n == 1 && err == nil && text[len(text)-1] == '%' {
-			text = resource.NewQuantity(int64(percent/100*float64(quantity(capacity, name))), resource.BinarySI).String()
-		}
-		out[string(name)] = text
-	}
-	return out
 }
 
 func maxBackoff(c *config.Config) time.Duration {

@@ -16,6 +16,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	v1 "k8s.io/api/core/v1"
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
+	"k8s.io/utils/ptr"
 
 	"github.com/nodeagent/nodeagent/pkg/cgroups"
 	"github.com/nodeagent/nodeagent/pkg/config"
@@ -77,7 +78,7 @@ func relay(endpoint string) []string { return []string{"/proc/self/exe", RelayCo
 // for people.
 const RelayCommand = "relay-events"
 
-func runtimeOptions(c *config.Config, root string, capacity v1.ResourceList, swap int64, t *tree) cri.Options {
+func runtimeOptions(c *config.Config, root string, m machine, t *tree) cri.Options {
 	k := &c.Kubelet
 	parallel := 1
 	if !*k.SerializeImagePulls {
@@ -95,9 +96,9 @@ func runtimeOptions(c *config.Config, root string, capacity v1.ResourceList, swa
 			RootDir: root, LogsDir: k.PodLogsDir, ClusterDomain: k.ClusterDomain,
 			CgroupParent:   t.parent,
 			SeccompDefault: *k.SeccompDefault, CPUCFSQuota: *k.CPUCFSQuota, CPUCFSQuotaPeriod: k.CPUCFSQuotaPeriod.Duration,
-			LimitedSwap: k.MemorySwap.SwapBehavior == "LimitedSwap", SwapCapacity: swap,
-			MemoryCapacity:       quantity(capacity, v1.ResourceMemory),
-			SingleProcessOOMKill: k.SingleProcessOOMKill != nil && *k.SingleProcessOOMKill,
+			LimitedSwap: k.MemorySwap.SwapBehavior == "LimitedSwap", SwapCapacity: m.swap,
+			MemoryCapacity:       quantity(m.capacity, v1.ResourceMemory),
+			SingleProcessOOMKill: ptr.Deref(k.SingleProcessOOMKill, false),
 		},
 	}
 }

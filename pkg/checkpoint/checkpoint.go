@@ -19,6 +19,7 @@ import (
 	"k8s.io/utils/dump"
 
 	"github.com/nodeagent/nodeagent/pkg/pod"
+	"github.com/nodeagent/nodeagent/pkg/record"
 )
 
 // The files' names in the agent's root.
@@ -141,36 +142,11 @@ func (f *Files) Write(allocated, actuated map[types.UID]pod.Resources) error {
 func (f *Files) write(name string, pods Pods) error {
 	text, err := Encode(pods)
 	if err == nil && f.last[name] != string(text) {
-		err = replace(f.root, name, text)
+		err = record.Replace(f.root, name, text)
 	}
 	if err != nil {
 		return fmt.Errorf("write checkpoint %s: %w", name, err)
 	}
 	f.last[name] = string(text)
 	return nil
-}
-
-// replace puts all of the text at the name, or nothing. A temporary file that a
-// kill left behind is written over.
-func replace(root, name string, text []byte) error {
-	temporary := filepath.Join(root, "."+name+".tmp")
-	f, err := os.OpenFile(temporary, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(temporary, filepath.Join(root, name)); err != nil {
-		return err
-	}
-	d, err := os.Open(root)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -82,7 +82,7 @@ func (s Settings) Config(p *v1.Pod, host []byte) (*runtimeapi.DNSConfig, []pod.N
 	if own := p.Spec.DNSConfig; own != nil {
 		config.Servers = distinct(config.Servers, own.Nameservers)
 		config.Searches = distinct(config.Searches, own.Searches)
-		config.Options = mergeOptions(config.Options, own.Options)
+		config.Options = mergeOptions(config.Options, texts(own.Options))
 	}
 	return config, append(notes, fit(config)...), nil
 }
@@ -158,14 +158,15 @@ func distinct(a, b []string) []string {
 	return out
 }
 
-// mergeOptions adds the pod's own options; one of the same name counts instead.
-func mergeOptions(options []string, own []v1.PodDNSConfigOption) []string {
+// texts are the options as a resolv.conf has them.
+func texts(own []v1.PodDNSConfigOption) []string {
+	var out []string
 	for _, o := range own {
 		text := o.Name
 		if o.Value != nil && *o.Value != "" {
 			text += ":" + *o.Value
 		}
-		options = setOption(options, text)
+		out = append(out, text)
 	}
-	return options
+	return out
 }

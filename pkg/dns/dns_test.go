@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -187,6 +188,24 @@ func TestCheck(t *testing.T) {
 	s.ResolvConf = ""
 	if err := s.Check(); err != nil {
 		t.Errorf("no file is asked for: %v", err)
+	}
+}
+
+// As many options as a manifest may hold take no longer than reading them.
+func TestManyOptions(t *testing.T) {
+	p := podWith(v1.DNSNone, func(s *v1.PodSpec) {
+		s.DNSConfig = &v1.PodDNSConfig{Nameservers: []string{"192.0.2.1"}}
+		for i := range 100_000 {
+			s.DNSConfig.Options = append(s.DNSConfig.Options, v1.PodDNSConfigOption{Name: fmt.Sprint("o", i)})
+		}
+	})
+	begin := time.Now()
+	got, _, err := node.Config(p, nil)
+	if err != nil || len(got.Options) != 100_000 {
+		t.Errorf("%d options, %v", len(got.Options), err)
+	}
+	if took := time.Since(begin); took > 2*time.Second {
+		t.Errorf("it took %v", took)
 	}
 }
 

@@ -14,23 +14,31 @@ import (
 // maxFile bounds what is read of the host's file.
 const maxFile = 10 << 20
 
-// setOption puts an option in the place of the one of its name, or at the end.
-func setOption(options []string, option string) []string {
-	name, _, _ := strings.Cut(option, ":")
-	options = slices.Clone(options)
-	for i, old := range options {
-		if had, _, _ := strings.Cut(old, ":"); had == name {
-			options[i] = option
-			return options
-		}
+// mergeOptions puts each of more in the place of the option of its name, or at
+// the end.
+func mergeOptions(options, more []string) []string {
+	nameOf := func(option string) string { name, _, _ := strings.Cut(option, ":"); return name }
+	out := slices.Clone(options)
+	at := map[string]int{}
+	for i, o := range out {
+		at[nameOf(o)] = i
 	}
-	return append(options, option)
+	for _, o := range more {
+		if i, known := at[nameOf(o)]; known {
+			out[i] = o
+			continue
+		}
+		at[nameOf(o)] = len(out)
+		out = append(out, o)
+	}
+	return out
 }
 
 // parse reads the lines of a resolv.conf: servers add up, the last search line
 // counts, of options of one name the last.
 func parse(file []byte) (*runtimeapi.DNSConfig, error) {
 	c := &runtimeapi.DNSConfig{}
+	var options []string
 	for line := range strings.Lines(string(file)) {
 		words := strings.Fields(line)
 		if len(words) == 0 {
@@ -50,11 +58,10 @@ func parse(file []byte) (*runtimeapi.DNSConfig, error) {
 				}
 			}
 		case "options":
-			for _, o := range words[1:] {
-				c.Options = setOption(c.Options, o)
-			}
+			options = append(options, words[1:]...)
 		}
 	}
+	c.Options = mergeOptions(nil, options)
 	return c, nil
 }
 

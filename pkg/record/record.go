@@ -89,14 +89,24 @@ func (s *Store) Write(name string, v any) error {
 
 // replace puts content at path: either all of it or nothing.
 func (s *Store) replace(path string, content []byte) error {
-	f, err := os.CreateTemp(s.dir, tmpPrefix+"*") // mode 0600
+	err := Replace(s.dir, filepath.Base(path), content)
 	if errors.Is(err, fs.ErrNotExist) {
 		// Somebody removed the folder. Only it is made again: if more is gone,
 		// the disk may be, and what is written would lie beneath it.
 		if err = os.Mkdir(s.dir, 0o700); err == nil || errors.Is(err, fs.ErrExist) {
-			f, err = os.CreateTemp(s.dir, tmpPrefix+"*")
+			err = Replace(s.dir, filepath.Base(path), content)
 		}
 	}
+	return err
+}
+
+// Replace makes content all that is in a file of the folder, with mode 0600.
+// When it returns nil that has reached the disk; when it fails or is killed, the
+// file before it stands. What a killed one left behind is written over by the
+// next of the same name, of which there may be one at a time.
+func Replace(dir, name string, content []byte) error {
+	path := filepath.Join(dir, tmpPrefix+name)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}
@@ -106,17 +116,17 @@ func (s *Store) replace(path string, content []byte) error {
 	}
 	err = errors.Join(err, f.Close())
 	if err == nil {
-		err = os.Rename(f.Name(), path)
+		err = os.Rename(path, filepath.Join(dir, name))
 	}
 	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
+		return errors.Join(err, os.Remove(path))
 	}
-	return s.sync()
+	return syncFolder(dir)
 }
 
-// sync makes what was renamed or removed in the folder survive a power cut.
-func (s *Store) sync() error {
-	d, err := os.Open(s.dir)
+// syncFolder makes what was renamed or removed in it survive a power cut.
+func syncFolder(dir string) error {
+	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
@@ -181,7 +191,7 @@ func (s *Store) Delete(name string) error {
 	case err != nil:
 		return fmt.Errorf("delete record %s: %w", name, err)
 	}
-	if err := s.sync(); err != nil {
+	if err := syncFolder(s.dir); err != nil {
 		return fmt.Errorf("delete record %s: %w", name, err)
 	}
 	return nil

@@ -2,6 +2,7 @@ package volumes
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -276,38 +277,30 @@ func (w *writer) discard(ctx context.Context, chosen func(fs.DirEntry) bool) err
 }
 
 // nested are the folders that other volumes are mounted on inside this one, in
-// some container. The volume is read-only there: they must exist.
+// some container: those whose nearest mount above is this volume's. What is below
+// such a folder is the other volume's business. The volume is read-only there:
+// they must exist.
 func nested(p *v1.Pod, volume string) []string {
 	var out []string
 	for _, mounts := range mountsOf(p) {
-		for _, at := range mounts {
-			if at.Name == volume {
-				out = append(out, below(mounts, filepath.Clean("/"+at.MountPath))...)
+		ours := map[string]bool{} // by mount path
+		for _, m := range mounts {
+			at := filepath.Clean("/" + m.MountPath)
+			ours[at] = ours[at] || m.Name == volume
+		}
+		for at := range ours {
+			for up := at; up != "/"; {
+				up = cmp.Or(up[:strings.LastIndexByte(up, '/')], "/")
+				here, mounted := ours[up]
+				if here {
+					out = append(out, strings.TrimPrefix(at[len(up):], "/"))
+				}
+				if mounted {
+					break
+				}
 			}
 		}
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
-}
-
-// below are the outermost of the mounts below dir, relative to it: one that is
-// below another is that volume's business.
-func below(mounts []v1.VolumeMount, dir string) []string {
-	inner := map[string]bool{}
-	for _, m := range mounts {
-		if rel, ok := strings.CutPrefix(filepath.Clean("/"+m.MountPath), strings.TrimSuffix(dir, "/")+"/"); ok && rel != "" {
-			inner[rel] = true
-		}
-	}
-	var out []string
-	for rel := range inner {
-		outermost := true
-		for up := path.Dir(rel); up != "."; up = path.Dir(up) {
-			outermost = outermost && !inner[up]
-		}
-		if outermost {
-			out = append(out, rel)
-		}
-	}
-	return out
 }

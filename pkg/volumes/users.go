@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodeagent/nodeagent/pkg/pod"
+	"github.com/nodeagent/nodeagent/pkg/record"
 )
 
 // The range of user IDs of a pod's own user namespace stands in the pod's
@@ -48,31 +49,10 @@ func (v *Volumes) KeepUsers(uid types.UID, ids pod.IDs) error {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return fmt.Errorf("write the range of user IDs of pod %s: %w", uid, err)
 	}
-	if err := replaceFile(dir, usersFile, content); err != nil {
+	if err := record.Replace(dir, usersFile, content); err != nil {
 		return fmt.Errorf("write the range of user IDs of pod %s: %w", uid, err)
 	}
 	return nil
-}
-
-// replaceFile puts the content in the file's place and waits for the disk.
-func replaceFile(dir, name string, content []byte) error {
-	tmp, err := os.CreateTemp(dir, "."+name) // mode 0600
-	if err != nil {
-		return err
-	}
-	_, err = tmp.Write(content)
-	err = errors.Join(err, tmp.Sync(), tmp.Close())
-	if err == nil {
-		err = os.Rename(tmp.Name(), filepath.Join(dir, name))
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(tmp.Name()))
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // DropUsers removes what KeepUsers wrote; what is gone is no error.
