@@ -128,8 +128,8 @@ containers:
 // restartedAll waits until all have been restarted, and looks at what that did.
 func (b *bed) restartedAll(name string) {
 	b.t.Helper()
-	p, _ := b.await(name, "a", "runs again", func(s v1.ContainerStatus) bool { return s.RestartCount == 1 && s.State.Running != nil })
-	p = b.ready(name)
+	b.await(name, "a", "runs again", func(s v1.ContainerStatus) bool { return s.RestartCount == 1 && s.State.Running != nil })
+	p := b.ready(name)
 	uid := string(p.UID)
 	if n := len(b.sandboxes(uid)); n != 1 {
 		b.t.Errorf("%d sandboxes, want the same one", n)

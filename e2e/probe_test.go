@@ -230,6 +230,7 @@ terminationGracePeriodSeconds: 20
 containers:
 - name: main
   image: `+lab.ServerImage+`
+  startupProbe: {httpGet: {port: 8080}, periodSeconds: 1, failureThreshold: 30}
   readinessProbe: {httpGet: {port: 8080}, periodSeconds: 1, failureThreshold: 1}
   livenessProbe: {httpGet: {port: 8080}, periodSeconds: 1, failureThreshold: 1}
   lifecycle: {preStop: {sleep: {seconds: 6}}}`))

@@ -122,7 +122,8 @@ func (q *logQuestion) newest(all []cri.Instance) ([]cri.Instance, error) {
 	for _, name := range names {
 		of := slices.DeleteFunc(slices.Clone(all), func(i cri.Instance) bool { return i.Container != name })
 		switch {
-		case !q.Previous:
+		case !q.Previous, of[0].State == pod.Exited && of[0].Attempt > 0:
+			// One that waits for its restart has no newer instance yet.
 			out = append(out, of[0])
 		case len(of) > 1:
 			out = append(out, of[1])

@@ -197,7 +197,7 @@ func TestHandlers(t *testing.T) {
 	}
 	c := serve(t, f)
 	p := web()
-	p.Spec.HostUsers = ptr(false)
+	p.Spec.HostUsers = new(false)
 	users := pod.IDs{First: 65536, Length: 65536}
 	_, err := c.RunSandbox(t.Context(), p, SandboxRequest{Users: users})
 	if want := "can't set `spec.hostUsers: false`, runtime does not support user namespaces"; err == nil || Failure(err).Message != want {
@@ -217,7 +217,7 @@ func TestHandlers(t *testing.T) {
 	if got := f.sandboxes[len(f.sandboxes)-1].RuntimeHandler; got != "vm" {
 		t.Errorf("the sandbox went to handler %q", got)
 	}
-	vm := v1.VolumeMount{Name: "v", MountPath: "/v", ReadOnly: true, RecursiveReadOnly: ptr(v1.RecursiveReadOnlyIfPossible)}
+	vm := v1.VolumeMount{Name: "v", MountPath: "/v", ReadOnly: true, RecursiveReadOnly: new(v1.RecursiveReadOnlyIfPossible)}
 	for handler, want := range map[string]bool{"": true, "vm": false, "other": false} {
 		m, err := c.volumeMount(web(), vm, c.handler(handler), "/host")
 		if err != nil || m.RecursiveReadOnly != want {

@@ -13,12 +13,13 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/nodeagent/nodeagent/pkg/env"
-	"github.com/nodeagent/nodeagent/pkg/pod"
 	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/nodeagent/nodeagent/pkg/env"
+	"github.com/nodeagent/nodeagent/pkg/pod"
 )
 
 const etcHosts = "/etc/hosts"

@@ -7,6 +7,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/nodeagent/nodeagent/pkg/pod"
 )
@@ -53,7 +54,7 @@ func linuxSandbox(p *v1.Pod, users pod.IDs, m Machine, o PodOptions) (*runtimeap
 		Seccomp: &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault},
 	}
 	for c := range containers(&p.Spec) {
-		if c.SecurityContext != nil && c.SecurityContext.Privileged != nil && *c.SecurityContext.Privileged {
+		if c.SecurityContext != nil && ptr.Deref(c.SecurityContext.Privileged, false) {
 			sc.Privileged = true
 		}
 	}

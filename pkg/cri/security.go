@@ -9,6 +9,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/nodeagent/nodeagent/pkg/pod"
 )
@@ -29,8 +30,8 @@ func containerSecurity(p *v1.Pod, c *v1.Container, parts Parts, m Machine, o Pod
 		return nil, fmt.Errorf("%w (pod: \"%s_%s(%s)\", container: %s)", err, p.Name, p.Namespace, p.UID, c.Name)
 	}
 	out := &runtimeapi.LinuxContainerSecurityContext{
-		Privileged:     isTrue(csc.Privileged),
-		ReadonlyRootfs: isTrue(csc.ReadOnlyRootFilesystem),
+		Privileged:     ptr.Deref(csc.Privileged, false),
+		ReadonlyRootfs: ptr.Deref(csc.ReadOnlyRootFilesystem, false),
 		NoNewPrivs:     csc.AllowPrivilegeEscalation != nil && !*csc.AllowPrivilegeEscalation,
 		RunAsUser:      int64Value(cmp.Or(csc.RunAsUser, psc.RunAsUser)),
 		RunAsGroup:     int64Value(cmp.Or(csc.RunAsGroup, psc.RunAsGroup)),
@@ -66,7 +67,7 @@ func containerSecurity(p *v1.Pod, c *v1.Container, parts Parts, m Machine, o Pod
 
 // verifyNonRoot enforces runAsNonRoot (behaviour row 1.9-2).
 func verifyNonRoot(psc *v1.PodSecurityContext, csc *v1.SecurityContext, user ImageUser) error {
-	if !isTrue(cmp.Or(csc.RunAsNonRoot, psc.RunAsNonRoot)) {
+	if !ptr.Deref(cmp.Or(csc.RunAsNonRoot, psc.RunAsNonRoot), false) {
 		return nil
 	}
 	if uid := cmp.Or(csc.RunAsUser, psc.RunAsUser); uid != nil {
@@ -159,7 +160,7 @@ func namespaces(p *v1.Pod, users pod.IDs) (*runtimeapi.NamespaceOption, error) {
 	switch {
 	case p.Spec.HostPID:
 		n.Pid = runtimeapi.NamespaceMode_NODE
-	case isTrue(p.Spec.ShareProcessNamespace):
+	case ptr.Deref(p.Spec.ShareProcessNamespace, false):
 		n.Pid = runtimeapi.NamespaceMode_POD
 	}
 	if !pod.OwnUsers(p) {
@@ -223,8 +224,6 @@ func int64Value(v *int64) *runtimeapi.Int64Value {
 	}
 	return &runtimeapi.Int64Value{Value: *v}
 }
-
-func isTrue(b *bool) bool { return b != nil && *b }
 
 // orEmpty spares its callers the case of an absent struct.
 func orEmpty[T any](v *T) *T {

@@ -30,7 +30,7 @@ func TestProcMount(t *testing.T) {
 
 func TestGroups(t *testing.T) {
 	strict, unknown := v1.SupplementalGroupsPolicyStrict, v1.SupplementalGroupsPolicy("Loose")
-	list, policy, err := groups(&v1.PodSecurityContext{FSGroup: ptr(int64(7)), SupplementalGroups: []int64{8, 9}, SupplementalGroupsPolicy: &strict})
+	list, policy, err := groups(&v1.PodSecurityContext{FSGroup: new(int64(7)), SupplementalGroups: []int64{8, 9}, SupplementalGroupsPolicy: &strict})
 	if err != nil || !slices.Equal(list, []int64{7, 8, 9}) || policy != runtimeapi.SupplementalGroupsPolicy_Strict {
 		t.Errorf("groups %v, policy %v: %v", list, policy, err)
 	}

@@ -21,9 +21,9 @@ func TestHostname(t *testing.T) {
 		{"web", v1.PodSpec{}, "web", "", "web"},
 		{long, v1.PodSpec{}, long[:62], "", long[:62]},
 		{"web", v1.PodSpec{Hostname: "h", Subdomain: "s"}, "h", "s.default.svc.c.l", "h"},
-		{"web", v1.PodSpec{Hostname: "h", Subdomain: "s", SetHostnameAsFQDN: ptr(true)}, "h", "s.default.svc.c.l", "h.s.default.svc.c.l"},
-		{long, v1.PodSpec{Subdomain: "s", SetHostnameAsFQDN: ptr(true)}, long[:62], "s.default.svc.c.l", ""},
-		{"web", v1.PodSpec{Subdomain: "s", HostnameOverride: ptr("my.host")}, "my.host", "", "my.host"},
+		{"web", v1.PodSpec{Hostname: "h", Subdomain: "s", SetHostnameAsFQDN: new(true)}, "h", "s.default.svc.c.l", "h.s.default.svc.c.l"},
+		{long, v1.PodSpec{Subdomain: "s", SetHostnameAsFQDN: new(true)}, long[:62], "s.default.svc.c.l", ""},
+		{"web", v1.PodSpec{Subdomain: "s", HostnameOverride: new("my.host")}, "my.host", "", "my.host"},
 	} {
 		p := &v1.Pod{Spec: c.spec}
 		p.Name, p.Namespace = c.name, "default"
@@ -120,13 +120,13 @@ func TestRecursiveReadOnly(t *testing.T) {
 		fails           bool
 	}{
 		{vm: v1.VolumeMount{}, supported: true},
-		{vm: v1.VolumeMount{ReadOnly: true, RecursiveReadOnly: ptr(v1.RecursiveReadOnlyDisabled)}, supported: true},
-		{vm: v1.VolumeMount{ReadOnly: true, RecursiveReadOnly: ptr(v1.RecursiveReadOnlyIfPossible)}, supported: true, want: true},
-		{vm: v1.VolumeMount{ReadOnly: true, RecursiveReadOnly: ptr(v1.RecursiveReadOnlyIfPossible)}},
-		{vm: v1.VolumeMount{ReadOnly: true, RecursiveReadOnly: ptr(v1.RecursiveReadOnlyEnabled)}, supported: true, want: true},
-		{vm: v1.VolumeMount{ReadOnly: true, RecursiveReadOnly: ptr(v1.RecursiveReadOnlyEnabled)}, fails: true},
-		{vm: v1.VolumeMount{RecursiveReadOnly: ptr(v1.RecursiveReadOnlyEnabled)}, supported: true, fails: true},
-		{vm: v1.VolumeMount{ReadOnly: true, MountPropagation: ptr(v1.MountPropagationHostToContainer), RecursiveReadOnly: ptr(v1.RecursiveReadOnlyEnabled)}, supported: true, fails: true},
+		{vm: v1.VolumeMount{ReadOnly: true, RecursiveReadOnly: new(v1.RecursiveReadOnlyDisabled)}, supported: true},
+		{vm: v1.VolumeMount{ReadOnly: true, RecursiveReadOnly: new(v1.RecursiveReadOnlyIfPossible)}, supported: true, want: true},
+		{vm: v1.VolumeMount{ReadOnly: true, RecursiveReadOnly: new(v1.RecursiveReadOnlyIfPossible)}},
+		{vm: v1.VolumeMount{ReadOnly: true, RecursiveReadOnly: new(v1.RecursiveReadOnlyEnabled)}, supported: true, want: true},
+		{vm: v1.VolumeMount{ReadOnly: true, RecursiveReadOnly: new(v1.RecursiveReadOnlyEnabled)}, fails: true},
+		{vm: v1.VolumeMount{RecursiveReadOnly: new(v1.RecursiveReadOnlyEnabled)}, supported: true, fails: true},
+		{vm: v1.VolumeMount{ReadOnly: true, MountPropagation: new(v1.MountPropagationHostToContainer), RecursiveReadOnly: new(v1.RecursiveReadOnlyEnabled)}, supported: true, fails: true},
 	} {
 		got, err := recursiveReadOnly(c.vm, c.supported)
 		if got != c.want || (err != nil) != c.fails {
@@ -136,7 +136,7 @@ func TestRecursiveReadOnly(t *testing.T) {
 }
 
 func TestRunAsNonRoot(t *testing.T) {
-	strict := &v1.PodSecurityContext{RunAsNonRoot: ptr(true)}
+	strict := &v1.PodSecurityContext{RunAsNonRoot: new(true)}
 	for _, c := range []struct {
 		pod   *v1.PodSecurityContext
 		own   v1.SecurityContext
@@ -145,11 +145,11 @@ func TestRunAsNonRoot(t *testing.T) {
 	}{
 		{&v1.PodSecurityContext{}, v1.SecurityContext{}, ImageUser{}, ""},
 		{strict, v1.SecurityContext{}, ImageUser{UID: 1000}, ""},
-		{strict, v1.SecurityContext{RunAsUser: ptr(int64(5))}, ImageUser{}, ""},
-		{strict, v1.SecurityContext{RunAsNonRoot: ptr(false)}, ImageUser{}, ""},
+		{strict, v1.SecurityContext{RunAsUser: new(int64(5))}, ImageUser{}, ""},
+		{strict, v1.SecurityContext{RunAsNonRoot: new(false)}, ImageUser{}, ""},
 		{strict, v1.SecurityContext{}, ImageUser{}, "image will run as root"},
 		{strict, v1.SecurityContext{}, ImageUser{Name: "app"}, "non-numeric user (app)"},
-		{strict, v1.SecurityContext{RunAsUser: ptr(int64(0))}, ImageUser{UID: 7}, "breaks non-root policy"},
+		{strict, v1.SecurityContext{RunAsUser: new(int64(0))}, ImageUser{UID: 7}, "breaks non-root policy"},
 		{strict, v1.SecurityContext{}, ImageUser{UID: 1 << 40}, "invalid user id"},
 	} {
 		err := verifyNonRoot(c.pod, &c.own, c.user)
@@ -182,14 +182,12 @@ func TestStopSignal(t *testing.T) {
 		"SIGUSR1": runtimeapi.Signal_SIGUSR1, "SIGRTMIN": runtimeapi.Signal_SIGRTMIN,
 		"SIGRTMIN+3": runtimeapi.Signal_SIGRTMINPLUS3, "SIGRTMAX-14": runtimeapi.Signal_SIGRTMAXMINUS14,
 	} {
-		k := &v1.Container{Lifecycle: &v1.Lifecycle{StopSignal: ptr(v1.Signal(name))}}
+		k := &v1.Container{Lifecycle: &v1.Lifecycle{StopSignal: new(v1.Signal(name))}}
 		if got, err := stopSignal(k); got != want || err != nil {
 			t.Errorf("%s: %v, %v", name, got, err)
 		}
 	}
-	if _, err := stopSignal(&v1.Container{Lifecycle: &v1.Lifecycle{StopSignal: ptr(v1.Signal("KILLME"))}}); err == nil {
+	if _, err := stopSignal(&v1.Container{Lifecycle: &v1.Lifecycle{StopSignal: new(v1.Signal("KILLME"))}}); err == nil {
 		t.Error("an unknown signal is taken")
 	}
 }
-
-func ptr[T any](v T) *T { return &v }

@@ -38,6 +38,9 @@ func Expand(words []string, values map[string]string) ([]string, error) {
 // expandWith fails if the text becomes longer than most bytes.
 func expandWith(s string, most int, value func(name string) string) (string, error) {
 	var out strings.Builder
+	// Where no name ends any more, none is looked for: a text of many openings
+	// would be searched to its end at each.
+	closes := true
 	for out.Len() <= most {
 		i := strings.IndexByte(s, '$')
 		if i < 0 || i == len(s)-1 {
@@ -48,12 +51,16 @@ func expandWith(s string, most int, value func(name string) string) (string, err
 		}
 		out.WriteString(s[:i])
 		s = s[i+1:]
-		end := strings.IndexByte(s, ')')
+		end := -1
+		if s[0] == '(' && closes {
+			end = strings.IndexByte(s, ')')
+			closes = end > 0
+		}
 		switch {
 		case s[0] == '$':
 			out.WriteByte('$')
 			s = s[1:]
-		case s[0] == '(' && end > 0:
+		case end > 0:
 			out.WriteString(value(s[1:end]))
 			s = s[end+1:]
 		default:

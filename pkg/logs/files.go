@@ -75,7 +75,7 @@ func (f *folder) names() ([]string, error) {
 			continue
 		}
 		if plain, gz := strings.CutSuffix(e.Name(), gzSuffix); gz && len(names) > 0 && names[len(names)-1] == plain {
-			names = names[:len(names)-1] // compressed, but not yet removed
+			continue // compressed, perhaps not wholly yet, and not yet removed
 		}
 		names = append(names, e.Name())
 	}

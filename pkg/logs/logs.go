@@ -135,11 +135,19 @@ func (r *reader) open(tail *int64) (err error) {
 			return err
 		}
 	}
-	last := r.parts[len(r.parts)-1]
-	if !r.follow {
-		last.stopAtSize() // a busy writer must not keep us for ever
+	if r.follow {
+		closeAll(r.oneByOne())
+	} else {
+		r.parts[len(r.parts)-1].stopAtSize() // a busy writer must not keep us for ever
 	}
 	return r.watchFile()
+}
+
+// oneByOne leaves the parts behind the first for later, and returns them: each
+// may have been rotated so lately that its writer has not let go of it yet.
+func (r *reader) oneByOne() (later []*part) {
+	later, r.parts = r.parts[1:], r.parts[:1]
+	return later
 }
 
 // watchFile has the newest part watched.
@@ -174,6 +182,7 @@ func (r *reader) run(ctx context.Context) error {
 		case len(next) > 0:
 			closeAll(r.parts)
 			r.parts = next
+			closeAll(r.oneByOne())
 			r.line.reset()
 			if err := r.watchFile(); err != nil {
 				return err

@@ -155,7 +155,7 @@ func (l *planner) attempt(mem Memory) uint32 {
 }
 
 // start starts a created instance. One whose definition changed meanwhile, or
-// whose start has failed, gives way to the next; but not if the runtime may
+// perhaps its resources, or whose start has failed, gives way to the next; but not if the runtime may
 // still be starting it: it is asked again until it says.
 func (l *planner) start(m member, c Container) {
 	mem := l.Containers[m.Name]
@@ -168,7 +168,13 @@ func (l *planner) start(m member, c Container) {
 		l.waitUntil(f.Retry, "container %s: %s", m.Name, prefix(f.Reason, f.Message))
 		return
 	}
-	if !(failed && f.Uncertain) && (failed || l.changed(c)) {
+	unsure := l.Unsure(m.Name, c.ID)
+	if unsure && l.resizing() {
+		l.wait("container %s waits for the pod's resize", m.Name)
+		return
+	}
+	outgrown := unsure && l.Resize.Actuated != nil
+	if !(failed && f.Uncertain) && (failed || l.changed(c) || outgrown) {
 		l.do(Action{Kind: Remove, Container: m.Name, ID: c.ID, Why: "it was created but will not be started"})
 		return
 	}

@@ -215,7 +215,7 @@ func (p *Pod) succeeded(e Done) {
 		p.View.Sandboxes = slices.Insert(p.View.Sandboxes, 0, *e.Sandbox)
 		p.newSandbox()
 	case Create:
-		p.remember(a.Container, func(m *Memory) { m.Image, m.Failure = "", nil })
+		p.remember(a.Container, func(m *Memory) { m.Image, m.Failure, m.Made = "", nil, e.Container.ID })
 		p.update(*e.Container, e.At)
 		p.note(e.At, false, "Created", a.Container, "Container created")
 	case Start:

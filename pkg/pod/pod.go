@@ -176,6 +176,9 @@ type Memory struct {
 	// (or a check of presence) and used up by a create.
 	Image       string
 	PullBackoff Backoff
+	// Made is the instance that our newest call to make one has answered with.
+	// Another one may be of a call that was given up, with older resources.
+	Made string
 	// Failure is why the container waits, set by a failed pull, create, start
 	// or hook and cleared by the next success.
 	Failure *Failure

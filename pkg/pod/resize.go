@@ -285,7 +285,7 @@ func (p Pod) Updates() (out []Update) {
 // the container is to be restarted to get them (resizePolicy).
 func (p Pod) needsRestart(m member, c Container) bool {
 	was := p.Resize.Actuated
-	if was == nil || was.Instances[m.Name] != c.ID {
+	if was == nil || was.Instances[m.Name] != c.ID || c.State == Created { // it has yet to begin
 		return false
 	}
 	before := was.Containers[m.Name]
@@ -318,6 +318,10 @@ func (l *planner) resize() {
 		l.do(Action{Kind: Actuate, Why: "other resources were granted"})
 	}
 }
+
+// Unsure says that nobody knows with which resources the created instance was
+// made: the call to make it was not answered, and may be older than a resize.
+func (p Pod) Unsure(container, id string) bool { return p.Containers[container].Made != id }
 
 // resizing says that no container can be made now, as it is not settled with
 // which resources.

@@ -1,6 +1,7 @@
 package pod
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -98,7 +99,7 @@ func (w *world) loseSandbox(id string) {
 }
 
 // verbRuntime changes the runtime behind the agent's back and hints at it:
-// runtime dies|vanishes|unknown|starts NAME, runtime loses|downs|removes sandbox
+// runtime dies|vanishes|unknown|starts|makes NAME, runtime loses|downs|removes sandbox
 // (with its containers, without them, altogether),
 // runtime hides|shows all containers, runtime hints; the word quiet leaves out
 // the hint.
@@ -118,6 +119,10 @@ func (w *world) verbRuntime(a args, _ []string) string {
 		c.State = Unknown
 	case "starts":
 		c.State, c.StartedAt = Running, w.now
+	case "makes":
+		// What a call to make it does whose caller gave it up.
+		attempt := number(w.t, cmp.Or(a.named["attempt"], "0"))
+		w.effect(Action{Kind: Create, Container: a.word(1), ID: w.runtime.Sandboxes[0].ID, Attempt: uint32(attempt), Image: FindContainer(w.pod.Spec, a.word(1)).Image}, a)
 	case "hides":
 		w.hidden = cloneView(w.runtime)
 		w.runtime.Containers = nil

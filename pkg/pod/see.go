@@ -88,6 +88,8 @@ func (p *Pod) instance(c Container, at time.Time) {
 		return
 	case old != nil && old.ID == c.ID && old.State == Exited && old.Reason != lostReason:
 		return
+	case old != nil && old.ID != c.ID && c.State == Created && p.holds(*old) && (p.present(old) || !p.present(&c)):
+		return // it is of a call that was given up, and another took its place
 	}
 	p.remember(c.Name, func(m *Memory) {
 		if m.Known != nil && m.Known.ID != c.ID {
@@ -109,6 +111,11 @@ func (p *Pod) instance(c Container, at time.Time) {
 	if c.State == Exited && !c.aborted() {
 		p.exited(c, at)
 	}
+}
+
+// holds says that the instance may be running still.
+func (p *Pod) holds(c Container) bool {
+	return (c.State == Running || c.State == Unknown) && has(p.View, c.ID)
 }
 
 // starting says that we are starting the instance: what follows from its

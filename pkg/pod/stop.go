@@ -206,7 +206,7 @@ func (l *planner) sweep() {
 		case c.State == Running || c.State == Unknown || c.State == Created && l.Stop == nil && l.Containers[c.Name].Known.is(c.ID):
 			inUse[c.SandboxID] = true
 		case c.State == Created && l.Stop == nil:
-			l.do(Action{Kind: Remove, Container: c.Name, ID: c.ID, Why: "it came too late: a newer instance exists"})
+			l.do(Action{Kind: Remove, Container: c.Name, ID: c.ID, Why: "it came too late: another instance took its place"})
 		case !kept[c.Name] && !unwanted && l.wanted(c.Name):
 			kept[c.Name], inUse[c.SandboxID] = true, true
 		case !unwanted:

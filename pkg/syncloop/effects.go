@@ -137,6 +137,11 @@ func (a *actor) inSlot(ctx, wish context.Context, turn *waiter, p pod.Pod, done 
 			return err
 		}
 	}
+	if done.Action.Kind == pod.Start {
+		if err := a.size(wish, p, done.Action); err != nil {
+			return err
+		}
+	}
 	if turn == nil {
 		turn = a.loop.slots.join(rankOf(p, done.Action))
 	}
@@ -194,8 +199,12 @@ func (a *actor) start(ctx context.Context, p pod.Pod, request cri.CreateRequest,
 }
 
 // looksFirst says that the container is to be made from parts of volumes: to
-// find them may take for ever, on a dead mount, and nobody queues meanwhile.
+// find them may take for ever, on a dead mount; or that the instance is to be
+// sized before it is started. Nobody queues meanwhile.
 func looksFirst(p pod.Pod, act pod.Action) bool {
+	if act.Kind == pod.Start {
+		return p.Unsure(act.Container, act.ID)
+	}
 	c := pod.FindContainer(p.Spec, act.Container)
 	return act.Kind == pod.Create && c != nil && slices.ContainsFunc(c.VolumeMounts, func(m v1.VolumeMount) bool {
 		return m.SubPath != "" || m.SubPathExpr != ""
@@ -241,7 +250,11 @@ func (a *actor) settle(ctx context.Context, p pod.Pod, done *pod.Done) error {
 	l, act := a.loop, done.Action
 	switch act.Kind {
 	case pod.Prepare:
-		return errors.Join(l.Volumes.Prepare(p.Spec), l.Cgroups.Grow(ctx, p.Actuated(), p.Spec))
+		// By the folder an agent that knows nothing of the pod finds its cgroup.
+		if err := l.Volumes.Prepare(p.Spec); err != nil {
+			return err
+		}
+		return l.Cgroups.Grow(ctx, p.Actuated(), p.Spec)
 	case pod.Actuate:
 		return a.actuate(ctx, p)
 	case pod.Mount:

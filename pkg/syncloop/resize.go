@@ -9,6 +9,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 
 	"github.com/nodeagent/nodeagent/pkg/cgroups"
+	"github.com/nodeagent/nodeagent/pkg/cri"
 	"github.com/nodeagent/nodeagent/pkg/ledger"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 )
@@ -77,6 +78,22 @@ func (a *actor) actuate(ctx context.Context, p pod.Pod) error {
 		}
 	}
 	return l.Cgroups.Create(ctx, p.Spec)
+}
+
+// size gives a created instance the pod's resources, if it may have others.
+// Should that fail it is asked again: a dead agent may have had it started.
+func (a *actor) size(ctx context.Context, p pod.Pod, start pod.Action) error {
+	if !p.Unsure(start.Container, start.ID) {
+		return nil
+	}
+	err := a.loop.Runtime.Update(ctx, p.Spec, start.Container, start.ID)
+	if ctx.Err() != nil {
+		return ctx.Err() // it is no longer wanted
+	}
+	if err != nil {
+		return &cri.Error{Doing: "start container " + start.Container, Reason: cri.ReasonRun, Message: err.Error(), Uncertain: true, Err: err}
+	}
+	return nil
 }
 
 // fits says which memory limit would fall below what is in use: the kernel

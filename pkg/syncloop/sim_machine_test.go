@@ -42,8 +42,11 @@ type container struct {
 	pod.Container
 	pod   *v1.Pod
 	milli int64 // its CPU request
-	life  life
-	timer *time.Timer // its own end
+	// The runtime updates an instance under a lock, in the order it was asked
+	// to: the number of the newest call for it, and of the newest that was done.
+	updates, updated int
+	life             life
+	timer            *time.Timer // its own end
 	// starting counts the start calls that the runtime is at.
 	starting int
 	ended    chan struct{} // closed when it has ended

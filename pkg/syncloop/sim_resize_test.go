@@ -38,11 +38,19 @@ func (d *draft) resize(r *rand.Rand) {
 // pod's cgroup.
 func (a *agent) Update(ctx context.Context, p *v1.Pod, name, id string) error {
 	defer a.once("update " + id)()
+	var turn int
+	a.world.locked(func() {
+		if c := a.world.runtime.containers[id]; c != nil {
+			c.updates++
+			turn = c.updates
+		}
+	})
 	return a.do(ctx, call{doing: "update " + id, changes: true, limit: callLimit, work: func(string) (<-chan struct{}, error) {
 		c := a.world.runtime.containers[id]
-		if c == nil || c.State == pod.Exited {
+		if c == nil || c.State == pod.Exited || turn < c.updated {
 			return nil, nil
 		}
+		c.updated = turn
 		want := milliOf(p, name)
 		if has := a.world.disk.milli[p.UID]; has < want && !a.world.tardy {
 			a.world.violated("container %s is given %dm, more than the %dm of its pod", id, want, has)

@@ -120,6 +120,10 @@ func (l *Loop) keepStates(ctx context.Context) {
 			for _, w := range wait {
 				w <- err
 			}
+			if err != nil && !dirty { // for those that nobody waits for
+				pause.Reset(stateRetry)
+				dirty = true
+			}
 		}
 	}
 }

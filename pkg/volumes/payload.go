@@ -12,6 +12,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/utils/ptr"
 
 	"github.com/nodeagent/nodeagent/pkg/env"
 )
@@ -101,7 +102,7 @@ func (p payload) pick(o object, items []v1.KeyToPath, defaultMode *int32, option
 	for _, item := range items {
 		content, ok := o.data[item.Key]
 		switch {
-		case !ok && isTrue(optional):
+		case !ok && ptr.Deref(optional, false):
 			continue
 		case !ok:
 			return fmt.Errorf("references non-existent %s key: %s", o.kind, item.Key)
@@ -123,8 +124,6 @@ func modeOf(own, defaults *int32) fs.FileMode {
 	return fs.FileMode(v1.ConfigMapVolumeSourceDefaultMode)
 }
 
-func isTrue(b *bool) bool { return b != nil && *b }
-
 // shower finds what volumes show of a pod and of objects on this node.
 type shower struct{ env.Resolver }
 
@@ -132,7 +131,7 @@ type shower struct{ env.Resolver }
 func (s shower) configMap(namespace, name string, optional *bool) (object, error) {
 	o := object{kind: "config", data: map[string][]byte{}}
 	c, err := s.Objects.ConfigMap(namespace, name)
-	if apierrors.IsNotFound(err) && isTrue(optional) {
+	if apierrors.IsNotFound(err) && ptr.Deref(optional, false) {
 		return o, nil
 	}
 	if err != nil {
@@ -149,7 +148,7 @@ func (s shower) configMap(namespace, name string, optional *bool) (object, error
 func (s shower) secret(namespace, name string, optional *bool) (object, error) {
 	o := object{kind: "secret"}
 	c, err := s.Objects.Secret(namespace, name)
-	if apierrors.IsNotFound(err) && isTrue(optional) {
+	if apierrors.IsNotFound(err) && ptr.Deref(optional, false) {
 		return o, nil
 	}
 	if err != nil {

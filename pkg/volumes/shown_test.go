@@ -40,18 +40,18 @@ func keys(version string) *v1.Secret {
 
 func configMap(name string, items ...v1.KeyToPath) v1.Volume {
 	return v1.Volume{Name: name, VolumeSource: v1.VolumeSource{ConfigMap: &v1.ConfigMapVolumeSource{
-		LocalObjectReference: v1.LocalObjectReference{Name: "it"}, Items: items, DefaultMode: ptr(int32(0o644))}}}
+		LocalObjectReference: v1.LocalObjectReference{Name: "it"}, Items: items, DefaultMode: new(int32(0o644))}}}
 }
 
 func secret(name string, items ...v1.KeyToPath) v1.Volume {
-	return v1.Volume{Name: name, VolumeSource: v1.VolumeSource{Secret: &v1.SecretVolumeSource{SecretName: "it", Items: items, DefaultMode: ptr(int32(0o400))}}}
+	return v1.Volume{Name: name, VolumeSource: v1.VolumeSource{Secret: &v1.SecretVolumeSource{SecretName: "it", Items: items, DefaultMode: new(int32(0o400))}}}
 }
 
 func downward(name string, items ...v1.DownwardAPIVolumeFile) v1.Volume {
 	if items == nil {
 		items = []v1.DownwardAPIVolumeFile{field("name", "metadata.name"), field("labels", "metadata.labels")}
 	}
-	return v1.Volume{Name: name, VolumeSource: v1.VolumeSource{DownwardAPI: &v1.DownwardAPIVolumeSource{Items: items, DefaultMode: ptr(int32(0o644))}}}
+	return v1.Volume{Name: name, VolumeSource: v1.VolumeSource{DownwardAPI: &v1.DownwardAPIVolumeSource{Items: items, DefaultMode: new(int32(0o644))}}}
 }
 
 func field(path, from string) v1.DownwardAPIVolumeFile {
@@ -67,10 +67,8 @@ func projected(name string, sources ...v1.VolumeProjection) v1.Volume {
 			{DownwardAPI: &v1.DownwardAPIProjection{Items: []v1.DownwardAPIVolumeFile{field("pod/name", "metadata.name")}}},
 		}
 	}
-	return v1.Volume{Name: name, VolumeSource: v1.VolumeSource{Projected: &v1.ProjectedVolumeSource{Sources: sources, DefaultMode: ptr(int32(0o640))}}}
+	return v1.Volume{Name: name, VolumeSource: v1.VolumeSource{Projected: &v1.ProjectedVolumeSource{Sources: sources, DefaultMode: new(int32(0o640))}}}
 }
-
-func ptr[T any](v T) *T { return &v }
 
 // texts are the files of a payload with their modes, for people.
 func texts(p payload) map[string]string {
@@ -100,17 +98,17 @@ func TestPayload(t *testing.T) {
 		err  string
 	}{
 		{"all keys", configMap("v"), map[string]string{"a": rw + "a v1", "b": rw + "b v1", "raw": rw + "\x00\xff"}, ""},
-		{"items", configMap("v", v1.KeyToPath{Key: "a", Path: "x/y"}, v1.KeyToPath{Key: "raw", Path: "z", Mode: ptr(int32(0o755))}),
+		{"items", configMap("v", v1.KeyToPath{Key: "a", Path: "x/y"}, v1.KeyToPath{Key: "raw", Path: "z", Mode: new(int32(0o755))}),
 			map[string]string{"x/y": rw + "a v1", "z": "-rwxr-xr-x \x00\xff"}, ""},
 		{"no mode", with(configMap("v", v1.KeyToPath{Key: "a", Path: "a"}), func(v *v1.Volume) { v.ConfigMap.DefaultMode = nil }), map[string]string{"a": rw + "a v1"}, ""},
 		{"missing key", configMap("v", v1.KeyToPath{Key: "no", Path: "x"}), nil, `configMap "it": references non-existent config key: no`},
 		{"missing key of secret", secret("v", v1.KeyToPath{Key: "no", Path: "x"}), nil, `secret "it": references non-existent secret key: no`},
-		{"missing optional key", with(configMap("v", v1.KeyToPath{Key: "no", Path: "x"}, v1.KeyToPath{Key: "a", Path: "a"}), func(v *v1.Volume) { v.ConfigMap.Optional = ptr(true) }),
+		{"missing optional key", with(configMap("v", v1.KeyToPath{Key: "no", Path: "x"}, v1.KeyToPath{Key: "a", Path: "a"}), func(v *v1.Volume) { v.ConfigMap.Optional = new(true) }),
 			map[string]string{"a": rw + "a v1"}, ""},
 		{"missing", with(configMap("v"), func(v *v1.Volume) { v.ConfigMap.Name = "missing" }), nil, `configmap "missing" not found`},
 		{"missing secret", with(secret("v"), func(v *v1.Volume) { v.Secret.SecretName = "missing" }), nil, `secret "missing" not found`},
-		{"missing optional", with(configMap("v"), func(v *v1.Volume) { v.ConfigMap.Name, v.ConfigMap.Optional = "missing", ptr(true) }), map[string]string{}, ""},
-		{"missing optional secret", with(secret("v", v1.KeyToPath{Key: "no", Path: "x"}), func(v *v1.Volume) { v.Secret.SecretName, v.Secret.Optional = "missing", ptr(true) }), map[string]string{}, ""},
+		{"missing optional", with(configMap("v"), func(v *v1.Volume) { v.ConfigMap.Name, v.ConfigMap.Optional = "missing", new(true) }), map[string]string{}, ""},
+		{"missing optional secret", with(secret("v", v1.KeyToPath{Key: "no", Path: "x"}), func(v *v1.Volume) { v.Secret.SecretName, v.Secret.Optional = "missing", new(true) }), map[string]string{}, ""},
 		{"secret", secret("v"), map[string]string{"key": r + "key v1", "a": r + "secret a"}, ""},
 		{"path out", configMap("v", v1.KeyToPath{Key: "a", Path: "../x"}), nil, "must not contain '..'"},
 		{"path absolute", configMap("v", v1.KeyToPath{Key: "a", Path: "/x"}), nil, "must be relative"},
@@ -257,7 +255,7 @@ func TestShownLayoutAndMedia(t *testing.T) {
 func TestShownWithFSGroup(t *testing.T) {
 	v := node(t)
 	p := newPod(configMap("config"), secret("keys"))
-	p.Spec.SecurityContext = &v1.PodSecurityContext{FSGroup: ptr(int64(4711))}
+	p.Spec.SecurityContext = &v1.PodSecurityContext{FSGroup: new(int64(4711))}
 	paths := mustMount(t, v, p)
 	if d := cmp.Diff(map[string]string{"key": "-r--r----- key v1", "a": "-r--r----- secret a"}, read(t, paths["keys"])); d != "" {
 		t.Error(d)
@@ -269,7 +267,7 @@ func TestShownWithFSGroup(t *testing.T) {
 		}
 	}
 	first, _ := os.Readlink(paths["config"] + "/..data")
-	p.Spec.SecurityContext.FSGroup = ptr(int64(4712))
+	p.Spec.SecurityContext.FSGroup = new(int64(4712))
 	mustMount(t, v, p)
 	var st unix.Stat_t
 	if err := unix.Stat(paths["config"]+"/a", &st); err != nil || st.Gid != 4712 {
@@ -340,7 +338,7 @@ func TestHugePages(t *testing.T) {
 	v := node(t)
 	vol := disk("huge")
 	vol.EmptyDir.Medium = "HugePages"
-	vol.EmptyDir.SizeLimit = ptr(resource.MustParse("3Mi"))
+	vol.EmptyDir.SizeLimit = new(resource.MustParse("3Mi"))
 	p := newPod(vol)
 	p.Spec.Containers[0].Resources.Limits = v1.ResourceList{"hugepages-2Mi": resource.MustParse("4Mi")}
 	path := mustMount(t, v, p)["huge"]

@@ -106,10 +106,11 @@ func (v *Volumes) bindPart(ctx context.Context, uid types.UID, s part, sub strin
 }
 
 // open finds the part, as long as ctx lets it look: on a dead mount that may
-// be for ever. Only one looks for each place; what nobody waits for any more
-// is closed when it is collected.
+// be for ever. Only one looks for the same in each place; what nobody waits for
+// any more is closed when it is collected.
 func (v *Volumes) open(ctx context.Context, place, host, sub string) (*os.File, error) {
-	found := v.opens.DoChan(place, func() (any, error) { return openPart(host, sub) })
+	key := place + "\x00" + host + "\x00" + sub // what is looked for may be another by now
+	found := v.opens.DoChan(key, func() (any, error) { return openPart(host, sub) })
 	select {
 	case r := <-found:
 		return r.Val.(*os.File), r.Err

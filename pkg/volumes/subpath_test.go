@@ -36,7 +36,7 @@ func mustBind(t *testing.T, v *Volumes, p *v1.Pod, c *v1.Container, host string)
 
 func TestSubPathLayout(t *testing.T) {
 	v, p := node(t), newPod(disk("vol"))
-	p.Spec.SecurityContext = &v1.PodSecurityContext{FSGroup: ptr(int64(4711))}
+	p.Spec.SecurityContext = &v1.PodSecurityContext{FSGroup: new(int64(4711))}
 	host := mustMount(t, v, p)["vol"]
 	write(t, filepath.Join(host, "file"), "of the volume")
 	old := unix.Umask(0o077)
@@ -285,4 +285,11 @@ func TestSubPathOnDeadMount(t *testing.T) {
 	c := parted("sub")
 	c.Name = "other"
 	mustBind(t, v, p, c, host)
+	// Nor does the container itself wait for the dead one, should another volume
+	// or path be meant by now.
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, err := v.BindSubPaths(ctx, p, parted("sub"), map[string]string{"vol": host}, nil); err != nil {
+		t.Error(err)
+	}
 }

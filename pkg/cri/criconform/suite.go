@@ -271,10 +271,11 @@ func (b *bed) notCreated() {
 	if f := cri.Failure(err); f == nil || f.Reason != cri.ReasonCreate || f.Uncertain {
 		b.Errorf("a create without a sandbox fails with %+v", f)
 	}
-	p.Spec.Containers[0].Env = []v1.EnvVar{{Name: "A", ValueFrom: &v1.EnvVarSource{SecretKeyRef: &v1.SecretKeySelector{}}}}
+	nonRoot, root := true, int64(0)
+	p.Spec.Containers[0].SecurityContext = &v1.SecurityContext{RunAsNonRoot: &nonRoot, RunAsUser: &root}
 	_, err = b.client.Create(b.ctx, p, b.request(s, 2))
 	if f := cri.Failure(err); f == nil || f.Reason != cri.ReasonConfig || f.Uncertain {
-		b.Errorf("a create with a secret fails with %+v", f)
+		b.Errorf("a create as root of a container that must not be fails with %+v", f)
 	}
 }
 
