@@ -170,3 +170,47 @@ func portForward(b *bed) {
 		b.t.Errorf("it says %q of the closed port", &errs)
 	}
 }
+
+// TestPortForwardEndsWithPod: the runtime keeps the tunnel to a pod that is
+// gone; who connects then ends it.
+func TestPortForwardEndsWithPod(t *testing.T) {
+	b := newBed(t, lab.Containerd2)
+	b.start()
+	b.apply("brief", sleeper("brief"))
+	p := b.ready("brief")
+	c := b.insideCommand("port-forward", "brief-lab", ":80")
+	out, err := c.StdoutPipe()
+	b.must(err)
+	var errs bytes.Buffer
+	c.Stderr = &errs
+	b.must(c.Start())
+	line, err := bufio.NewReader(out).ReadString('\n')
+	b.must(err)
+	address := regexp.MustCompile(`from (\S+) -> 80`).FindStringSubmatch(line)
+	if address == nil {
+		t.Fatalf("it says %q", line)
+	}
+	connect := func() {
+		conn, err := b.Network.Dial(t.Context(), "tcp", address[1])
+		b.must(err)
+		defer conn.Close()
+		_, _ = io.ReadAll(conn)
+	}
+	connect() // the port is closed, and the pod is there: it goes on
+	connect()
+	b.remove("brief")
+	b.gone("brief", string(p.UID))
+	connect()
+	done := make(chan error, 1)
+	go func() { done <- c.Wait() }()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		_ = c.Process.Kill()
+		<-done
+		t.Error("it goes on without its pod")
+	}
+	if !strings.Contains(errs.String(), "the pod's sandbox is gone") {
+		t.Errorf("it says %q", &errs)
+	}
+}

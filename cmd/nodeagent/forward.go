@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -94,7 +95,10 @@ func runPortForward(ctx context.Context, args []string) error {
 		return err
 	}
 	defer tunnel.Close()
-	return forward(ctx, tunnel, ports)
+	return forward(ctx, tunnel, ports, func() bool {
+		all, err := client.Instances(ctx, q.flags.Arg(0))
+		return err == nil && !slices.ContainsFunc(all, func(i cri.Instance) bool { return i.SandboxID == sandbox })
+	})
 }
 
 // sandbox is that of the pod's newest container: a pod whose containers have
@@ -107,8 +111,13 @@ func (q *inside) sandbox(ctx context.Context, client *cri.Client, name string) (
 	return all[0].SandboxID, nil
 }
 
-// forward carries connections until it is interrupted or the pod is gone.
-func forward(ctx context.Context, tunnel *stream.Forward, ports []forwarded) error {
+// errPodGone ends a port-forward.
+var errPodGone = errors.New("the runtime ended the connection: the pod's sandbox is gone, or the runtime restarts")
+
+// forward carries connections until it is interrupted or the pod is gone. The
+// runtime keeps the tunnel to a pod that is gone: it is looked for, by gone, when
+// a connection fails.
+func forward(ctx context.Context, tunnel *stream.Forward, ports []forwarded, gone func() bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -120,25 +129,33 @@ func forward(ctx context.Context, tunnel *stream.Forward, ports []forwarded) err
 			}
 		}
 	}()
+	failed := make(chan struct{}, 1)
 	for i := range ports {
 		f := &ports[i]
 		if err := f.listen(); err != nil {
 			return err
 		}
 		for _, l := range f.listeners {
-			wg.Go(func() { accept(ctx, tunnel, l, f.remote) })
+			wg.Go(func() { accept(ctx, tunnel, l, f.remote, failed) })
 		}
 	}
-	select {
-	case <-ctx.Done():
-		return nil // Ctrl-C is how one ends it
-	case <-tunnel.Lost():
-		return errors.New("the runtime ended the connection: the pod's sandbox is gone, or the runtime restarts")
+	for {
+		select {
+		case <-ctx.Done():
+			return nil // Ctrl-C is how one ends it
+		case <-tunnel.Lost():
+			return errPodGone
+		case <-failed:
+			if gone() {
+				return errPodGone
+			}
+		}
 	}
 }
 
-// accept carries what connects, until the listener is closed.
-func accept(ctx context.Context, tunnel *stream.Forward, l net.Listener, port uint16) {
+// accept carries what connects, until the listener is closed, and says when a
+// connection has failed.
+func accept(ctx context.Context, tunnel *stream.Forward, l net.Listener, port uint16, failed chan<- struct{}) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for {
@@ -158,6 +175,10 @@ func accept(ctx context.Context, tunnel *stream.Forward, l net.Listener, port ui
 		wg.Go(func() {
 			if err := tunnel.Carry(ctx, c, port); err != nil {
 				fmt.Fprintln(os.Stderr, err)
+				select {
+				case failed <- struct{}{}:
+				default: // it is being looked into
+				}
 			}
 		})
 	}

@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -168,6 +169,22 @@ type part struct {
 func (p *part) Read(buf []byte) (int, error) { return p.in.Read(buf) }
 
 func (p *part) compressed() bool { return strings.HasSuffix(p.name, gzSuffix) }
+
+// unsettled is how long the part, which was rotated, may still be written to: 0
+// for no longer.
+func (p *part) unsettled() (time.Duration, error) {
+	if p.compressed() {
+		return 0, nil
+	}
+	info, err := p.file.Stat()
+	if err != nil {
+		return 0, fmt.Errorf("read log %s: %w", p.name, err)
+	}
+	if left := settle - time.Since(info.ModTime()); left <= settle {
+		return max(left, 0), nil
+	}
+	return 0, nil // written in the future: its clock tells nothing
+}
 
 // stopAtSize ends reading where the file ends now.
 func (p *part) stopAtSize() {

@@ -163,15 +163,22 @@ func (r *reader) run(ctx context.Context) error {
 	for {
 		// What is true before reading is true of all that is read.
 		over := isClosed(r.ended)
+		behind := len(r.parts) > 1
 		next, pause, err := r.next(over)
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(r.drain(ctx), r.out.flush()); err != nil {
+		held, err := r.drain(ctx, over)
+		if err := errors.Join(err, r.out.flush()); err != nil {
 			closeAll(next)
 			return err
 		}
 		switch {
+		case held > 0:
+			if err := r.wait(ctx, held); err != nil {
+				return err
+			}
+		case behind: // look anew at what is the newest now
 		case len(next) > 0:
 			closeAll(r.parts)
 			r.parts = next
@@ -205,36 +212,38 @@ func isClosed(c <-chan struct{}) bool {
 // next opens what came after the newest part, once nothing more is written to
 // that. Otherwise it may say when to look again.
 func (r *reader) next(over bool) (parts []*part, pause time.Duration, err error) {
-	if !r.follow {
+	if !r.follow || len(r.parts) > 1 {
 		return nil, 0, nil
 	}
-	last := r.parts[len(r.parts)-1]
+	last := r.parts[0]
 	if !r.dir.replaced(last) {
 		return nil, 0, nil
 	}
 	if !over && (r.watch == nil || !r.watch.closed()) {
-		info, err := last.file.Stat()
-		if err != nil {
-			return nil, 0, fmt.Errorf("read log %s: %w", last.name, err)
-		}
-		if left := settle - time.Since(info.ModTime()); left > 0 && left <= settle {
-			return nil, left, nil
+		if left, err := last.unsettled(); left > 0 || err != nil {
+			return nil, left, err
 		}
 	}
 	parts, err = r.dir.openAfter(last)
 	return parts, 0, err
 }
 
-// drain reads all parts to their ends; the last stays open.
-func (r *reader) drain(ctx context.Context) error {
+// drain reads all parts to their ends; the last stays open. One that was rotated
+// only now is held: the runtime may still have a line for it.
+func (r *reader) drain(ctx context.Context, over bool) (held time.Duration, err error) {
 	buf := make([]byte, chunk)
 	for {
 		p := r.parts[0]
-		if err := r.drainPart(ctx, p, buf); err != nil {
-			return err
+		if r.follow && !over && len(r.parts) > 1 {
+			if held, err = p.unsettled(); err != nil {
+				return 0, err
+			}
 		}
-		if len(r.parts) == 1 {
-			return nil
+		if err := r.drainPart(ctx, p, buf); err != nil {
+			return 0, err
+		}
+		if held > 0 || len(r.parts) == 1 {
+			return held, nil
 		}
 		r.line.reset()
 		r.parts = r.parts[1:]

@@ -335,6 +335,25 @@ func TestFollowFallsBehind(t *testing.T) {
 	}
 }
 
+// A reader that begins just after a rotation, or fell behind by one, waits for
+// the last line of the rotated file.
+func TestFollowWaitsForTheRotatedFile(t *testing.T) {
+	b := newBox(t)
+	old, err := os.OpenFile(b.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	b.must(err)
+	_, err = old.WriteString(at(0, "0"))
+	b.must(err)
+	b.must(os.Rename(b.path, b.path+first))
+	b.add("", at(2, "2"))
+	f := b.follow(t.Context(), v1.PodLogOptions{})
+	f.await(t, "0\n")
+	_, err = old.WriteString(at(1, "1"))
+	b.must(err)
+	b.must(old.Close())
+	f.await(t, "0\n1\n2\n")
+	f.finish(t, "0\n1\n2\n")
+}
+
 // A writer under rotation, as containerd's and ours: every line arrives once.
 func TestFollowBusyWriter(t *testing.T) {
 	b := newBox(t)

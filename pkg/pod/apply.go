@@ -182,8 +182,8 @@ func without[M ~map[K]V, K comparable, V any](m M, k K) M {
 const (
 	keptSteps = 64
 	keptNotes = 32
-	// similarNotes is how often a warning about a container comes in other words
-	// before it is but counted.
+	// similarNotes is how often a warning comes in other words before it is but
+	// counted.
 	similarNotes = 8
 )
 
@@ -205,7 +205,7 @@ func (p *Pod) note(at time.Time, warning bool, reason, container, format string,
 		newest = max(newest, i)
 		similar++
 	}
-	if warning && container != "" && similar >= similarNotes {
+	if warning && similar >= similarNotes {
 		p.count(newest, n)
 		return
 	}

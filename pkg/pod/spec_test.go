@@ -194,15 +194,18 @@ func TestUIDs(t *testing.T) {
 	}
 }
 
-// A warning in ever other words does not drive out all others.
+// A warning in ever other words does not drive out all others: one about a
+// container, as of its probe, or about the pod, as of sandboxes by their IDs.
 func TestSimilarNotes(t *testing.T) {
-	var p Pod
-	p.note(time.Unix(0, 0), false, "Started", "app", "Container started")
-	for i := range 100 {
-		p.note(time.Unix(int64(i), 0), true, "Unhealthy", "app", "at %d", i)
-	}
-	last := p.Notes[len(p.Notes)-1]
-	if len(p.Notes) != 1+similarNotes || p.Notes[0].Reason != "Started" || last.Message != "at 99" || last.Count != 100-similarNotes+1 || last.Seq != 1+similarNotes {
-		t.Errorf("%d notes, the last is %+v", len(p.Notes), last)
+	for _, container := range []string{"app", ""} {
+		var p Pod
+		p.note(time.Unix(0, 0), false, "Started", container, "Container started")
+		for i := range 100 {
+			p.note(time.Unix(int64(i), 0), true, "Unhealthy", container, "at %d", i)
+		}
+		last := p.Notes[len(p.Notes)-1]
+		if len(p.Notes) != 1+similarNotes || p.Notes[0].Reason != "Started" || last.Message != "at 99" || last.Count != 100-similarNotes+1 || last.Seq != 1+similarNotes {
+			t.Errorf("%d notes, the last is %+v", len(p.Notes), last)
+		}
 	}
 }
