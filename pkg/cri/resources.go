@@ -208,7 +208,7 @@ func podLevelShare(p *v1.Pod) int64 {
 }
 
 func sidecar(p *v1.Pod, c *v1.Container) bool {
-	if c.RestartPolicy == nil || *c.RestartPolicy != v1.ContainerRestartPolicyAlways || len(p.Spec.Containers) == 0 {
+	if !pod.IsSidecar(c) || len(p.Spec.Containers) == 0 {
 		return false
 	}
 	for i := range p.Spec.InitContainers {

@@ -77,7 +77,7 @@ func ClaimOf(p *v1.Pod) Claim {
 	}
 	containers := slices.Clone(p.Spec.Containers)
 	for _, i := range p.Spec.InitContainers {
-		if i.RestartPolicy != nil && *i.RestartPolicy == v1.ContainerRestartPolicyAlways {
+		if pod.IsSidecar(&i) {
 			containers = append(containers, i)
 		}
 	}

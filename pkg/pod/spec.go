@@ -44,12 +44,18 @@ func inits(spec *v1.Pod) []member {
 	for i := range spec.Spec.InitContainers {
 		c := &spec.Spec.InitContainers[i]
 		r := initial
-		if c.RestartPolicy != nil && *c.RestartPolicy == v1.ContainerRestartPolicyAlways {
+		if IsSidecar(c) {
 			r = sidecar
 		}
 		out = append(out, member{r, c})
 	}
 	return out
+}
+
+// IsSidecar says whether an init container stays up beside the main ones
+// (behaviour row 1.4-5).
+func IsSidecar(c *v1.Container) bool {
+	return c.RestartPolicy != nil && *c.RestartPolicy == v1.ContainerRestartPolicyAlways
 }
 
 // mains are the regular containers in spec order.
