@@ -55,6 +55,7 @@ func (p Pod) done(e Done) Pod {
 		p.Stale = ours || doing.Outdated
 		if !ours {
 			p = p.see(*e.View, e.At)
+			p.Setup.Seen = doing.Since
 		}
 		return p
 	}

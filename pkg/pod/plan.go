@@ -51,8 +51,15 @@ func (l *planner) do(a Action) {
 	if _, busy := l.Doing[a.Key()]; busy || slices.ContainsFunc(l.actions, same) {
 		return
 	}
-	if f, failed := l.Setup.Failures[a.failureKey()]; failed && f.Retry.After(l.now) {
+	f, failed := l.Setup.Failures[a.failureKey()]
+	if failed && f.Retry.After(l.now) {
 		l.waitUntil(f.Retry, "%s failed: %s", a.failureKey(), f.Message)
+		return
+	}
+	if failed && a.Kind == Remove && l.Setup.Seen.Before(f.Retry) {
+		// The runtime refused perhaps because somebody was starting it, and to
+		// remove one that runs by now would kill it.
+		l.do(Action{Kind: Observe, Why: "what could not be removed may have changed"})
 		return
 	}
 	l.actions = append(l.actions, a)

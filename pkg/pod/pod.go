@@ -232,6 +232,8 @@ type Setup struct {
 	Outdated bool // what the volumes show has changed since
 	// Restarting is the container whose rule has all containers restarted.
 	Restarting string
+	// Seen is when the newest view of the runtime began to be read.
+	Seen time.Time
 	// Failures of the steps that are tried again, by Action.Key.
 	Failures map[string]Failure
 	// Recorded is the durable part as it was last written to disk.
