@@ -66,65 +66,82 @@ func (l *Loop) publishNow(ctx context.Context, s state) error {
 	}
 }
 
+// stateFiles are what the files say, or are to say.
+type stateFiles struct {
+	allocated, actuated map[types.UID]pod.Resources
+	// dirty says that the files say something else.
+	dirty bool
+	told  string // the newest failure to write them, told once
+}
+
+// note takes in what is new, and returns who waits for it to be written.
+func (s *stateFiles) note(news []state) (wait []chan<- error) {
+	for _, n := range news {
+		if n.allocated == nil {
+			delete(s.allocated, n.uid)
+			delete(s.actuated, n.uid)
+		} else {
+			s.allocated[n.uid], s.actuated[n.uid] = *n.allocated, *n.actuated
+		}
+		if n.written != nil {
+			wait = append(wait, n.written)
+		}
+		s.dirty = true
+	}
+	return wait
+}
+
+func (l *Loop) writeStates(s *stateFiles) error {
+	err := l.States.Write(s.allocated, s.actuated)
+	s.dirty = err != nil
+	switch {
+	case err == nil:
+		s.told = ""
+	case err.Error() != s.told:
+		s.told = err.Error()
+		l.Log.Warn("what pods were granted is not on disk for another agent; tried again every 10 s", "error", err)
+	}
+	return err
+}
+
 // keepStates keeps the files at what the pods have, and leaves them so.
 func (l *Loop) keepStates(ctx context.Context) {
-	allocated, actuated := map[types.UID]pod.Resources{}, map[types.UID]pod.Resources{}
-	told := "" // the newest failure, told once
-	write := func() error {
-		err := l.States.Write(allocated, actuated)
-		switch {
-		case err == nil:
-			told = ""
-		case err.Error() != told:
-			told = err.Error()
-			l.Log.Warn("what pods were granted is not on disk for another agent; tried again every 10 s", "error", err)
-		}
-		return err
-	}
+	s := &stateFiles{allocated: map[types.UID]pod.Resources{}, actuated: map[types.UID]pod.Resources{}}
 	pause := time.NewTimer(time.Hour)
 	pause.Stop()
 	defer pause.Stop()
-	dirty := false // the timer runs
 	for {
+		waiting := s.dirty // the timer runs
 		select {
 		case <-ctx.Done():
-			if dirty {
-				_ = write() // told
+			wait := s.note(l.states.take())
+			if s.dirty {
+				answer(wait, l.writeStates(s))
 			}
 			return
 		case <-pause.C:
-			if dirty = write() != nil; dirty {
+			if l.writeStates(s) != nil {
 				pause.Reset(stateRetry)
 			}
 		case <-l.states.ready:
-			var wait []chan<- error
-			for _, s := range l.states.take() {
-				if s.allocated == nil {
-					delete(allocated, s.uid)
-					delete(actuated, s.uid)
-				} else {
-					allocated[s.uid], actuated[s.uid] = *s.allocated, *s.actuated
+			wait := s.note(l.states.take())
+			switch {
+			case len(wait) > 0:
+				err := l.writeStates(s)
+				answer(wait, err)
+				if err != nil && !waiting {
+					pause.Reset(stateRetry)
 				}
-				if s.written != nil {
-					wait = append(wait, s.written)
-				}
-			}
-			if len(wait) == 0 {
-				if !dirty {
-					pause.Reset(statePause)
-				}
-				dirty = true
-				continue
-			}
-			err := write()
-			for _, w := range wait {
-				w <- err
-			}
-			if err != nil && !dirty { // for those that nobody waits for
-				pause.Reset(stateRetry)
-				dirty = true
+			case s.dirty && !waiting:
+				pause.Reset(statePause)
 			}
 		}
+	}
+}
+
+func answer(wait []chan<- error, err error) {
+	for _, w := range wait {
+		w <- err
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,12 +16,12 @@ import (
 
 // stateDisk keeps states, unless it is full.
 type stateDisk struct {
-	full bool
+	full atomic.Bool
 	has  map[types.UID]bool
 }
 
 func (d *stateDisk) Write(allocated, _ map[types.UID]pod.Resources) error {
-	if d.full {
+	if d.full.Load() {
 		return errors.New("no space left")
 	}
 	d.has = map[types.UID]bool{}
@@ -34,7 +35,8 @@ func (d *stateDisk) Write(allocated, _ map[types.UID]pod.Resources) error {
 // somebody waited for, and could not be written.
 func TestStatesAreTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := &stateDisk{full: true}
+		d := &stateDisk{}
+		d.full.Store(true)
 		l := New(Config{States: d, Log: slog.New(slog.DiscardHandler)})
 		ctx, cancel := context.WithCancel(t.Context())
 		defer synctest.Wait()
@@ -49,11 +51,26 @@ func TestStatesAreTriedAgain(t *testing.T) {
 			t.Fatal("a full disk took it")
 		}
 		synctest.Wait()
-		d.full = false
+		d.full.Store(false)
 		time.Sleep(stateRetry)
 		synctest.Wait()
 		if !d.has["q"] {
 			t.Errorf("after %v the disk has %v, want q in it", stateRetry, d.has)
+		}
+	})
+}
+
+// What is told just before the agent ends is on disk when it has.
+func TestStatesAreWrittenAtTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &stateDisk{}
+		l := New(Config{States: d, Log: slog.New(slog.DiscardHandler)})
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		l.states.put(stateOf(static("last", "l", ""), nil))
+		l.keepStates(ctx)
+		if !d.has["l"] {
+			t.Errorf("the disk has %v, want l in it", d.has)
 		}
 	})
 }
