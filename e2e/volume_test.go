@@ -321,7 +321,7 @@ containers:
 func subPathMustStayInside(b *bed) {
 	b.apply("escapes", parts("escapes", "emptyDir: {}", "way/etc", "ln -s / /v/way"))
 	_, s := b.await("escapes", "main", "waits", waitsFor("CreateContainerConfigError"))
-	want := `failed to prepare subPath for volumeMount "v" of container "main": open subPath "way/etc": leads out of its volume`
+	want := `failed to prepare subPath for volumeMount "v" of container "main": subPathExpr "way/etc": leads out of its volume`
 	if got := s.State.Waiting.Message; !strings.Contains(got, want) {
 		b.t.Errorf("it says %q, want %q", got, want)
 	}
