@@ -10,8 +10,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"golang.org/x/sys/unix"
 )
 
 type sample struct {
@@ -268,4 +271,34 @@ func TestLock(t *testing.T) {
 		t.Fatalf("lock after release: %v", err)
 	}
 	again()
+}
+
+// An agent that is killed while it starts a process leaves its lock to that for
+// a moment: who comes next waits for it.
+func TestLockOfADeadAgent(t *testing.T) {
+	root := t.TempDir()
+	dead := exec.Command("true")
+	if err := dead.Run(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(root, "nodeagent", "lock")
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	left, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Fprintln(left, dead.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Flock(int(left.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(letGo/10, func() { _ = left.Close() })
+	release, err := Lock(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	release()
 }
