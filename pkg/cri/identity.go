@@ -9,6 +9,8 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/utils/dump"
+
+	"github.com/nodeagent/nodeagent/pkg/pod"
 )
 
 // Labels and annotations by which any agent recognises a pod in the runtime
@@ -93,31 +95,10 @@ func containerAnnotations(p *v1.Pod, c *v1.Container, attempt uint32) (map[strin
 // containerNamed finds a container of any kind. An ephemeral one has all the
 // fields of the others that matter here.
 func containerNamed(p *v1.Pod, name string) (*v1.Container, error) {
-	for c := range containers(&p.Spec) {
+	for c := range pod.Containers(p) {
 		if c.Name == name {
 			return c, nil
 		}
 	}
 	return nil, fmt.Errorf("pod %s/%s has no container %q", p.Namespace, p.Name, name)
-}
-
-// containers yields init, main and ephemeral containers.
-func containers(spec *v1.PodSpec) func(yield func(*v1.Container) bool) {
-	return func(yield func(*v1.Container) bool) {
-		for i := range spec.InitContainers {
-			if !yield(&spec.InitContainers[i]) {
-				return
-			}
-		}
-		for i := range spec.Containers {
-			if !yield(&spec.Containers[i]) {
-				return
-			}
-		}
-		for i := range spec.EphemeralContainers {
-			if !yield((*v1.Container)(&spec.EphemeralContainers[i].EphemeralContainerCommon)) {
-				return
-			}
-		}
-	}
 }

@@ -53,7 +53,7 @@ func linuxSandbox(p *v1.Pod, users pod.IDs, m Machine, o PodOptions) (*runtimeap
 	sc := &runtimeapi.LinuxSandboxSecurityContext{
 		Seccomp: &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault},
 	}
-	for c := range containers(&p.Spec) {
+	for c := range pod.Containers(p) {
 		if c.SecurityContext != nil && ptr.Deref(c.SecurityContext.Privileged, false) {
 			sc.Privileged = true
 		}

@@ -1,6 +1,10 @@
 package objects
 
-import v1 "k8s.io/api/core/v1"
+import (
+	v1 "k8s.io/api/core/v1"
+
+	"github.com/nodeagent/nodeagent/pkg/pod"
+)
 
 // Mentions says whether the pod refers to any of the objects.
 func Mentions(p *v1.Pod, changed map[Key]bool) bool {
@@ -28,14 +32,8 @@ func visit(p *v1.Pod, seen func(Key)) {
 	for i := range p.Spec.Volumes {
 		visitVolume(&p.Spec.Volumes[i], named)
 	}
-	for i := range p.Spec.InitContainers {
-		visitEnv(p.Spec.InitContainers[i].Env, p.Spec.InitContainers[i].EnvFrom, named)
-	}
-	for i := range p.Spec.Containers {
-		visitEnv(p.Spec.Containers[i].Env, p.Spec.Containers[i].EnvFrom, named)
-	}
-	for i := range p.Spec.EphemeralContainers {
-		visitEnv(p.Spec.EphemeralContainers[i].Env, p.Spec.EphemeralContainers[i].EnvFrom, named)
+	for c := range pod.Containers(p) {
+		visitEnv(c.Env, c.EnvFrom, named)
 	}
 }
 

@@ -64,7 +64,7 @@ func (p Pod) containersReady(s v1.PodStatus) v1.PodCondition {
 		return c
 	}
 	var unready []string
-	for _, m := range append(inits(p.Spec), mains(p.Spec)...) {
+	for _, m := range lasting(p.Spec) {
 		if m.role != initial && !p.isReady(m) {
 			unready = append(unready, m.Name)
 		}

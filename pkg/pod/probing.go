@@ -1,7 +1,6 @@
 package pod
 
 import (
-	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -101,7 +100,7 @@ type Probing struct {
 // (behaviour rows 1.6-13 to 1.6-16).
 func Probes(p Pod, n Node) []Probing {
 	var out []Probing
-	for _, m := range slices.Concat(inits(p.Spec), mains(p.Spec)) {
+	for _, m := range lasting(p.Spec) {
 		mem := p.Containers[m.Name]
 		k := mem.Known
 		if m.role == initial || k == nil || k.State != Running || mem.Instance.ID != k.ID || !p.present(k) || p.hooking(mem) {

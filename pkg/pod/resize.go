@@ -68,7 +68,7 @@ func (Resized) isEvent() {}
 // ResourcesOf are the pod's resources as its spec says them.
 func ResourcesOf(spec *v1.Pod) Resources {
 	r := Resources{Containers: map[string]v1.ResourceRequirements{}, Pod: spec.Spec.Resources}
-	for _, m := range append(inits(spec), mains(spec)...) {
+	for _, m := range lasting(spec) {
 		r.Containers[m.Name] = m.Resources
 	}
 	return r
@@ -87,7 +87,7 @@ func (r Resources) On(spec *v1.Pod) *v1.Pod {
 	if !equality.Semantic.DeepEqual(r.Pod, spec.Spec.Resources) {
 		change().Spec.Resources = r.Pod.DeepCopy()
 	}
-	for _, m := range append(inits(spec), mains(spec)...) {
+	for _, m := range lasting(spec) {
 		if of, ok := r.Containers[m.Name]; ok && !equality.Semantic.DeepEqual(of, m.Resources) {
 			c := FindContainer(change(), m.Name)
 			c.Resources = *of.DeepCopy()
@@ -269,7 +269,7 @@ func (p Pod) Updates() (out []Update) {
 		return nil
 	}
 	all := !equality.Semantic.DeepEqual(was.Pod, p.Spec.Spec.Resources)
-	for _, m := range append(inits(p.Spec), mains(p.Spec)...) {
+	for _, m := range lasting(p.Spec) {
 		k := p.Containers[m.Name].Known
 		if k == nil || k.State == Exited || was.Instances[m.Name] != k.ID || !has(p.View, k.ID) {
 			continue
@@ -308,7 +308,7 @@ func (l *planner) resize() {
 		}
 		return
 	}
-	for _, m := range append(inits(l.Spec), mains(l.Spec)...) {
+	for _, m := range lasting(l.Spec) {
 		if k := l.Containers[m.Name].Known; k != nil && k.State != Exited && l.present(k) && l.needsRestart(m, *k) {
 			l.wait("container %s ends, to be restarted with other resources", m.Name)
 			return
@@ -363,7 +363,7 @@ func Unresizable(allocated, desired *v1.Pod) string {
 		return "Pod QOS Class may not change as a result of resizing"
 	}
 	before := ResourcesOf(allocated)
-	for _, m := range append(inits(desired), mains(desired)...) {
+	for _, m := range lasting(desired) {
 		if was, ok := before.Containers[m.Name]; ok {
 			if why := unresizable(was, m.Resources); why != "" {
 				return "container " + m.Name + ": " + why
@@ -414,7 +414,7 @@ func others(l v1.ResourceList) v1.ResourceList {
 // ResizesSwap says that the resize would change how much swap a container may
 // use, though it is not restarted for it (behaviour row 1.3-33).
 func ResizesSwap(allocated, desired *v1.Pod) bool {
-	for _, m := range append(inits(desired), mains(desired)...) {
+	for _, m := range lasting(desired) {
 		was := FindContainer(allocated, m.Name)
 		if was == nil || was.Resources.Requests.Memory().Equal(*m.Resources.Requests.Memory()) {
 			continue

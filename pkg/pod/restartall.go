@@ -70,7 +70,7 @@ func (p *Pod) begunAnew() {
 	}
 	asked := p.Setup.Restarting
 	p.Setup.Restarting = ""
-	for _, m := range append(inits(p.Spec), mains(p.Spec)...) {
+	for _, m := range lasting(p.Spec) {
 		p.remember(m.Name, func(mem *Memory) {
 			if k := mem.Known; k != nil {
 				gone := *k

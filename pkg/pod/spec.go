@@ -77,9 +77,32 @@ func ephemerals(spec *v1.Pod) []member {
 	return out
 }
 
+// lasting are the init and main containers, those that a pod is born with.
+func lasting(spec *v1.Pod) []member { return slices.Concat(inits(spec), mains(spec)) }
+
 // members are all containers of the pod.
-func members(spec *v1.Pod) []member {
-	return slices.Concat(inits(spec), mains(spec), ephemerals(spec))
+func members(spec *v1.Pod) []member { return slices.Concat(lasting(spec), ephemerals(spec)) }
+
+// Containers are all containers of the pod: init, main, and debug ones as
+// ordinary ones.
+func Containers(p *v1.Pod) func(yield func(*v1.Container) bool) {
+	return func(yield func(*v1.Container) bool) {
+		for i := range p.Spec.InitContainers {
+			if !yield(&p.Spec.InitContainers[i]) {
+				return
+			}
+		}
+		for i := range p.Spec.Containers {
+			if !yield(&p.Spec.Containers[i]) {
+				return
+			}
+		}
+		for i := range p.Spec.EphemeralContainers {
+			if !yield((*v1.Container)(&p.Spec.EphemeralContainers[i].EphemeralContainerCommon)) {
+				return
+			}
+		}
+	}
 }
 
 // find the container of that name.
@@ -168,7 +191,7 @@ func QoS(spec *v1.Pod) v1.PodQOSClass {
 	if r := spec.Spec.Resources; r != nil && (len(r.Requests) > 0 || len(r.Limits) > 0) {
 		judge(*r)
 	} else {
-		for _, m := range slices.Concat(inits(spec), mains(spec)) {
+		for _, m := range lasting(spec) {
 			judge(m.Resources)
 		}
 	}

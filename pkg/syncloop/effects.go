@@ -127,20 +127,12 @@ const slotPatience = 10 * time.Second
 // inSlot runs a create or start call in a start slot, which the actor gives back
 // once it has taken in how the call ended.
 func (a *actor) inSlot(ctx, wish context.Context, turn *waiter, p pod.Pod, done *pod.Done) error {
-	var request cri.CreateRequest
-	if done.Action.Kind == pod.Create {
-		var err error
-		if request, err = a.request(wish, p, done.Action); err != nil {
-			if turn != nil {
-				a.loop.slots.leave(turn)
-			}
-			return err
+	request, err := a.look(wish, p, done.Action)
+	if err != nil {
+		if turn != nil {
+			a.loop.slots.leave(turn)
 		}
-	}
-	if done.Action.Kind == pod.Start {
-		if err := a.size(wish, p, done.Action); err != nil {
-			return err
-		}
+		return err
 	}
 	if turn == nil {
 		turn = a.loop.slots.join(rankOf(p, done.Action))
@@ -196,6 +188,18 @@ func (a *actor) start(ctx context.Context, p pod.Pod, request cri.CreateRequest,
 		}
 	}
 	return fmt.Errorf("start container %s: instance %s is gone", act.Container, act.ID)
+}
+
+// look is what comes before the call itself and needs no slot: what a new
+// instance is made from, and the size of one that another process made.
+func (a *actor) look(ctx context.Context, p pod.Pod, act pod.Action) (request cri.CreateRequest, err error) {
+	switch act.Kind {
+	case pod.Create:
+		return a.request(ctx, p, act)
+	case pod.Start:
+		err = a.size(ctx, p, act)
+	}
+	return request, err
 }
 
 // looksFirst says that the container is to be made from parts of volumes: to

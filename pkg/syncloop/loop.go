@@ -163,8 +163,8 @@ func (l *Loop) Hung(now time.Time) time.Duration {
 // beside names, in Objects, what all sources give beside pods.
 const beside = "manifests"
 
-// take merges what a source wants now. Pods and objects that are ignored for another's
-// sake are told once.
+// take merges what a source wants now. Pods and objects that are ignored for
+// another's sake are told once.
 func (l *Loop) take(u source.Update) {
 	before := l.merge.Conflicts()
 	l.mu.Lock()
@@ -309,12 +309,8 @@ func (l *Loop) actor(uid types.UID) *actor {
 
 func hashes(p *v1.Pod) map[string]string {
 	out := map[string]string{}
-	for _, c := range slices.Concat(p.Spec.InitContainers, p.Spec.Containers) {
-		out[c.Name] = cri.Hash(&c)
-	}
-	for _, e := range p.Spec.EphemeralContainers {
-		c := v1.Container(e.EphemeralContainerCommon)
-		out[c.Name] = cri.Hash(&c)
+	for c := range pod.Containers(p) {
+		out[c.Name] = cri.Hash(c)
 	}
 	return out
 }

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+
+	"github.com/nodeagent/nodeagent/pkg/pod"
 )
 
 // A folder that shows a payload holds, as the peer's do (behaviour row 1.12-6),
@@ -282,9 +284,9 @@ func (w *writer) discard(ctx context.Context, chosen func(fs.DirEntry) bool) err
 // they must exist.
 func nested(p *v1.Pod, volume string) []string {
 	var out []string
-	for _, mounts := range mountsOf(p) {
+	for c := range pod.Containers(p) {
 		ours := map[string]bool{} // by mount path
-		for _, m := range mounts {
+		for _, m := range c.VolumeMounts {
 			at := filepath.Clean("/" + m.MountPath)
 			ours[at] = ours[at] || m.Name == volume
 		}

@@ -272,34 +272,15 @@ func checkName(name string) error {
 // mentioned are the names of volumes that a container mounts or maps.
 func mentioned(p *v1.Pod) map[string]bool {
 	names := map[string]bool{}
-	for _, mounts := range mountsOf(p) {
-		for _, m := range mounts {
+	for c := range pod.Containers(p) {
+		for _, m := range c.VolumeMounts {
 			names[m.Name] = true
 		}
-	}
-	for _, containers := range [][]v1.Container{p.Spec.InitContainers, p.Spec.Containers} {
-		for _, c := range containers {
-			for _, d := range c.VolumeDevices {
-				names[d.Name] = true
-			}
+		for _, d := range c.VolumeDevices {
+			names[d.Name] = true
 		}
 	}
 	return names
-}
-
-// mountsOf are the volumeMounts of each container, of any kind.
-func mountsOf(p *v1.Pod) [][]v1.VolumeMount {
-	var out [][]v1.VolumeMount
-	for _, c := range p.Spec.InitContainers {
-		out = append(out, c.VolumeMounts)
-	}
-	for _, c := range p.Spec.Containers {
-		out = append(out, c.VolumeMounts)
-	}
-	for _, c := range p.Spec.EphemeralContainers {
-		out = append(out, c.VolumeMounts)
-	}
-	return out
 }
 
 // source is the name of the field that says what kind the volume is. Without
