@@ -66,12 +66,13 @@ func (d *daemon) check() error {
 	return fatal(fmt.Errorf("%s ended by itself; the end of its log:\n%s", d.name, tail(d.log, 20)))
 }
 
-// stop ends the program by SIGTERM, and by SIGKILL after five seconds.
+// stop ends the program by SIGTERM, and by SIGKILL after two seconds: an
+// apiserver with clients would wait for them for a minute.
 func (d *daemon) stop() error {
 	if !d.runs() {
 		return nil
 	}
-	if err := Terminate(d.cmd.Process.Pid, 5*time.Second); err != nil {
+	if err := Terminate(d.cmd.Process.Pid, 2*time.Second); err != nil {
 		return fmt.Errorf("stop %s: %w", d.name, err)
 	}
 	<-d.done
