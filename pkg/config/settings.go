@@ -174,7 +174,6 @@ var fieldSettings = map[string]setting{
 // flagSettings says the same of the flags that stand for no field. Those that
 // are absent here are built.
 var flagSettings = map[string]setting{
-	"kubeconfig":                            {state: unsafe, why: "joining a cluster is not built yet"},
 	"bootstrap-kubeconfig":                  {state: harmless, why: noCluster},
 	"cert-dir":                              {state: harmless, why: noServer},
 	"node-labels":                           {state: harmless, why: noCluster},

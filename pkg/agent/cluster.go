@@ -1,0 +1,60 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/nodeagent/nodeagent/pkg/credentials"
+	"github.com/nodeagent/nodeagent/pkg/pod"
+	"github.com/nodeagent/nodeagent/pkg/source"
+	"github.com/nodeagent/nodeagent/pkg/status"
+	"github.com/nodeagent/nodeagent/pkg/syncloop"
+)
+
+// cluster is what a node has that joined one.
+type cluster struct {
+	credentials *credentials.Cluster
+	client      kubernetes.Interface
+	source      source.Source
+	status      *status.Writer
+	loop        *syncloop.Loop
+}
+
+// join prepares to be a node of a cluster; nil when none is configured. It asks
+// nobody yet.
+func (a *Agent) join() (*cluster, error) {
+	if !a.joined() {
+		return nil, nil
+	}
+	k := &a.config.Kubelet
+	c := &cluster{}
+	var err error
+	c.credentials, err = credentials.Open(credentials.Options{
+		NodeName:   a.config.Node.Name,
+		Kubeconfig: a.config.Paths.Kubeconfig, Bootstrap: a.config.Paths.BootstrapKubeconfig, CertDir: a.config.Paths.CertDir,
+		Rotate: k.RotateCertificates, QPS: float32(*k.KubeAPIQPS), Burst: int(k.KubeAPIBurst), ContentType: k.ContentType, Log: a.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if c.client, err = kubernetes.NewForConfig(c.credentials.Config()); err != nil {
+		return nil, fmt.Errorf("client of the apiserver: %w", err)
+	}
+	c.status = status.New(status.Options{Client: c.client, Node: func() pod.Node { return c.loop.Node() }, Log: a.log})
+	c.source = source.NewAPI(source.APIOptions{Client: c.client, NodeName: a.config.Node.Name, Ready: c.credentials.Ready(),
+		Seen: c.status.Seen, Gone: c.status.Gone})
+	return c, nil
+}
+
+// joined says whether the node is to be one of a cluster.
+func (a *Agent) joined() bool {
+	return a.config.Paths.Kubeconfig != "" || a.config.Paths.BootstrapKubeconfig != ""
+}
+
+func (c *cluster) run(ctx context.Context, g *errgroup.Group) {
+	g.Go(func() error { return c.credentials.Run(ctx) })
+	g.Go(func() error { return c.status.Run(ctx) })
+}
