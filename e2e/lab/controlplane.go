@@ -95,7 +95,7 @@ func StartControlPlane(tb TB, o ControlPlaneOptions) (*ControlPlane, error) {
 
 // prepare writes keys, certificates, kubeconfigs and the audit policy.
 func (p *ControlPlane) prepare() error {
-	programs := controlPlaneDir()
+	programs := ControlPlaneDir()
 	if _, err := os.Stat(programs); err != nil {
 		return fmt.Errorf("find programs: %w; run hack/install cluster", err)
 	}
@@ -184,7 +184,9 @@ func (p *ControlPlane) apiserverArgs() []string {
 		"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
 		"--service-account-key-file=" + p.files.accountKey, "--service-account-signing-key-file=" + p.files.accountKey,
 		"--service-cluster-ip-range=" + ServiceCIDR,
-		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
+		"--authorization-mode=Node,RBAC",
+		// The second lets a test's namespace have its pods on the test's node.
+		"--enable-admission-plugins=NodeRestriction,PodNodeSelector",
 		"--enable-bootstrap-token-auth=true", "--allow-privileged=true", "--profiling=false",
 		"--audit-policy-file=" + p.files.auditPolicy, "--audit-log-path=" + p.files.auditLog,
 		"--audit-log-maxsize=10000", // MiB: one file, whatever comes

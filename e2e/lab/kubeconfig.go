@@ -124,7 +124,7 @@ func (p *ControlPlane) ClientOf(kubeconfig string) (kubernetes.Interface, error)
 
 // KubectlCommand is a kubectl of the cluster's own version with all rights.
 func (p *ControlPlane) KubectlCommand(args ...string) *exec.Cmd {
-	cmd := p.Network.Command(filepath.Join(controlPlaneDir(), "kubectl"), append([]string{"--kubeconfig=" + p.files.admin}, args...)...)
+	cmd := p.Network.Command(filepath.Join(ControlPlaneDir(), "kubectl"), append([]string{"--kubeconfig=" + p.files.admin}, args...)...)
 	cmd.Env = append(os.Environ(), "HOME="+p.Dir) // it caches there what the server has
 	return cmd
 }

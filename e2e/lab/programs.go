@@ -93,8 +93,8 @@ func cacheDir() string {
 	return filepath.Join(home, ".cache", "nodeagent")
 }
 
-// controlPlaneDir has the programs of Kubernetes, and kine.
-func controlPlaneDir() string {
+// ControlPlaneDir has the programs of Kubernetes, the peer among them, and kine.
+func ControlPlaneDir() string {
 	v := versions()
 	return filepath.Join(cacheDir(), fmt.Sprintf("kubernetes-%s-kine-%s", v["KUBERNETES"], v["KINE"]))
 }
