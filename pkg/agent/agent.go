@@ -118,7 +118,7 @@ func (a *Agent) build(root string) (*parts, error) {
 	var world syncloop.World
 	if joined != nil {
 		sources = append(sources, joined.source)
-		world = joined.status
+		world = joined.world()
 	}
 	handlers := probe.New(client, config.Release())
 	host := ledger.Host{AppArmor: node.AppArmor(), Swap: client.Swaps()}
@@ -144,10 +144,10 @@ func (a *Agent) run(ctx context.Context, root string, p *parts) error {
 	for _, s := range p.sources {
 		g.Go(func() error { return s.Run(ctx, updates) })
 	}
-	g.Go(func() error { return p.loop.Run(ctx, updates) })
 	if p.cluster != nil {
 		p.cluster.run(ctx, g)
 	}
+	g.Go(func() error { return p.loop.Run(ctx, updates) })
 	g.Go(func() error { return local.Serve(ctx, root, p.loop, a.log) })
 	g.Go(func() error { return a.serveHealth(ctx, p.loop.Hung) })
 	g.Go(func() error { return notify(ctx, a.log, p.loop.Hung) })
