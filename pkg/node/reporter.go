@@ -3,12 +3,12 @@ package node
 import (
 	"context"
 	"log/slog"
+	"reflect"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/record"
@@ -211,7 +211,7 @@ func (r *Reporter) slowFacts() slowFacts {
 func (r *Reporter) learn(s slowFacts) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !equality.Semantic.DeepEqual(r.slow, s) {
+	if !reflect.DeepEqual(r.slow, s) {
 		r.slow = s
 		signal(r.look)
 	}
