@@ -164,8 +164,8 @@ var fieldSettings = map[string]setting{
 	"nodeStatusReportFrequency": {state: harmless, why: noCluster},
 	"nodeLeaseDurationSeconds":  {state: harmless, why: noCluster},
 	"nodeStatusMaxImages":       {state: harmless, why: noCluster},
-	"eventRecordQPS":            {state: harmless, why: noCluster},
-	"eventBurst":                {state: harmless, why: noCluster},
+	"eventRecordQPS":            {state: built},
+	"eventBurst":                {state: built},
 	"contentType":               {state: harmless, why: noCluster},
 	"kubeAPIQPS":                {state: harmless, why: noCluster},
 	"kubeAPIBurst":              {state: harmless, why: noCluster},
@@ -174,7 +174,6 @@ var fieldSettings = map[string]setting{
 // flagSettings says the same of the flags that stand for no field. Those that
 // are absent here are built.
 var flagSettings = map[string]setting{
-	"kubeconfig":                            {state: unsafe, why: "joining a cluster is not built yet"},
 	"bootstrap-kubeconfig":                  {state: harmless, why: noCluster},
 	"cert-dir":                              {state: harmless, why: noServer},
 	"node-labels":                           {state: harmless, why: noCluster},

@@ -107,3 +107,11 @@ type Probes interface {
 type Hooks interface {
 	Run(ctx context.Context, h probe.Hook) (told []pod.Note, err error)
 }
+
+// World is who tells the apiserver of the pods. Its functions never block.
+type World interface {
+	// Tell gives the newest value of a pod.
+	Tell(p pod.Pod)
+	// Forget says that nothing is left of the pod.
+	Forget(uid types.UID)
+}

@@ -33,6 +33,8 @@ type Config struct {
 	States  States
 	Probes  Probes
 	Hooks   Hooks
+	// World is told of every change; nil when there is nobody to tell.
+	World World
 	// Env finds the variables of containers, from Objects.
 	Env     env.Resolver
 	Objects *objects.Store
@@ -348,6 +350,9 @@ func (l *Loop) drop(ctx context.Context, uid types.UID) {
 	l.mu.Lock()
 	delete(l.actors, uid)
 	l.mu.Unlock()
+	if l.World != nil {
+		l.World.Forget(uid)
+	}
 	delete(l.ended, uid)
 	l.rebalance()
 	l.reconcile(ctx)
