@@ -95,7 +95,7 @@ func (a *Agent) build(root string) (*parts, error) {
 	}
 	known := &objects.Store{}
 	variables := env.Resolver{Objects: known, HostIPs: m.ips, Allocatable: m.allocatable}
-	vols, err := volumes.New(root, quantity(m.allocatable, v1.ResourceMemory), variables)
+	vols, err := volumes.New(root, quantity(m.allocatable, v1.ResourceMemory), variables, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -230,6 +230,9 @@ type Setup struct {
 	Prepared bool // pod folder, cgroup
 	Mounted  bool // volumes
 	Outdated bool // what the volumes show has changed since
+	// Renew is when the volumes are to be mounted again though nothing changed,
+	// zero for never: a token in one of them is to be replaced.
+	Renew time.Time
 	// Restarting is the container whose rule has all containers restarted.
 	Restarting string
 	// Seen is when the newest view of the runtime began to be read.
