@@ -95,7 +95,7 @@ func (a *Agent) build(root string) (*parts, error) {
 	}
 	known := &objects.Store{}
 	variables := env.Resolver{Objects: known, HostIPs: m.ips, Allocatable: m.allocatable}
-	vols, err := volumes.New(root, quantity(m.allocatable, v1.ResourceMemory), variables)
+	vols, err := volumes.New(root, quantity(m.allocatable, v1.ResourceMemory), variables, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +118,7 @@ func (a *Agent) build(root string) (*parts, error) {
 	var world syncloop.World
 	if joined != nil {
 		sources = append(sources, joined.source)
-		world = joined.status
+		world = joined.world()
 	}
 	handlers := probe.New(client, config.Release())
 	host := ledger.Host{AppArmor: node.AppArmor(), Swap: client.Swaps()}
@@ -127,6 +127,7 @@ func (a *Agent) build(root string) (*parts, error) {
 		Runtime: client, Volumes: vols, Cgroups: tree, Records: store, Probes: handlers, Hooks: handlers, Log: a.log,
 		States: checkpoint.New(root), Allocated: allocated, Actuated: actuated,
 		Sources: names(sources), Known: a.known(store),
+		Offline: syncloop.Offline{Boot: bootID(), Start: a.config.Node.OfflineStart},
 		Ledger:  ledger.Ledger{Allocatable: m.allocatable, Sysctls: k.AllowedUnsafeSysctls, Host: host, Users: users},
 		Node:    pod.Node{Name: a.config.Node.Name, HostIPs: m.ips, MaxBackoff: maxBackoff(a.config)},
 		Slots:   2 * runtime.NumCPU(),
@@ -144,10 +145,10 @@ func (a *Agent) run(ctx context.Context, root string, p *parts) error {
 	for _, s := range p.sources {
 		g.Go(func() error { return s.Run(ctx, updates) })
 	}
-	g.Go(func() error { return p.loop.Run(ctx, updates) })
 	if p.cluster != nil {
 		p.cluster.run(ctx, g)
 	}
+	g.Go(func() error { return p.loop.Run(ctx, updates) })
 	g.Go(func() error { return local.Serve(ctx, root, p.loop, a.log) })
 	g.Go(func() error { return a.serveHealth(ctx, p.loop.Hung) })
 	g.Go(func() error { return notify(ctx, a.log, p.loop.Hung) })

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/nodeagent/nodeagent/pkg/credentials"
@@ -20,6 +21,7 @@ type cluster struct {
 	client      kubernetes.Interface
 	source      source.Source
 	status      *status.Writer
+	events      *status.Events
 	loop        *syncloop.Loop
 }
 
@@ -43,6 +45,9 @@ func (a *Agent) join() (*cluster, error) {
 	if c.client, err = kubernetes.NewForConfig(c.credentials.Config()); err != nil {
 		return nil, fmt.Errorf("client of the apiserver: %w", err)
 	}
+	if c.events, err = a.events(c.credentials); err != nil {
+		return nil, err
+	}
 	c.status = status.New(status.Options{Client: c.client, Node: func() pod.Node { return c.loop.Node() }, Log: a.log})
 	c.source = source.NewAPI(source.APIOptions{Client: c.client, NodeName: a.config.Node.Name, Ready: c.credentials.Ready(),
 		Seen: c.status.Seen, Gone: c.status.Gone})
@@ -54,7 +59,44 @@ func (a *Agent) joined() bool {
 	return a.config.Paths.Kubeconfig != "" || a.config.Paths.BootstrapKubeconfig != ""
 }
 
+// events makes events with connections and a rate of their own.
+func (a *Agent) events(c *credentials.Cluster) (*status.Events, error) {
+	config := c.Config()
+	config.QPS, config.Burst = float32(*a.config.Kubelet.EventRecordQPS), int(a.config.Kubelet.EventBurst)
+	if config.QPS == 0 {
+		config.QPS = -1 // no limit
+	}
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("client for events: %w", err)
+	}
+	return status.NewEvents(client, a.config.Node.Name), nil
+}
+
+// world is all who tell the apiserver of pods.
+type world []syncloop.World
+
+func (c *cluster) world() world { return world{c.status, c.events} }
+
+func (w world) Tell(p pod.Pod) {
+	for _, one := range w {
+		one.Tell(p)
+	}
+}
+
+func (w world) Forget(uid types.UID) {
+	for _, one := range w {
+		one.Forget(uid)
+	}
+}
+
 func (c *cluster) run(ctx context.Context, g *errgroup.Group) {
+	stop := c.events.Start()
+	g.Go(func() error {
+		<-ctx.Done()
+		stop()
+		return ctx.Err()
+	})
 	g.Go(func() error { return c.credentials.Run(ctx) })
 	g.Go(func() error { return c.status.Run(ctx) })
 }
