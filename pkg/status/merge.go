@@ -34,17 +34,19 @@ func merge(p pod.Pod, n pod.Node, there *v1.Pod, now time.Time) v1.PodStatus {
 	if next.QOSClass == "" {
 		next.QOSClass = want.QOSClass
 	}
-	if p.Verdict.State != pod.Refused {
+	if p.Verdict.State == pod.Refused {
+		want.Conditions = slices.Clone(next.Conditions) // it has nothing to tell of them
+	} else {
 		mergeAddresses(&next, want, p)
 		spec := p.Spec
 		next.InitContainerStatuses = mergeContainers(spec, next.InitContainerStatuses, want.InitContainerStatuses, over)
 		next.ContainerStatuses = mergeContainers(spec, next.ContainerStatuses, want.ContainerStatuses, over)
 		next.EphemeralContainerStatuses = mergeContainers(spec, next.EphemeralContainerStatuses, want.EphemeralContainerStatuses, over)
-		next.Conditions = mergeConditions(next, want, !over && pod.IsTerminal(next.Phase), now)
 	}
 	if pod.IsTerminal(next.Phase) {
-		endReadiness(&next, now)
+		endReadiness(want.Conditions, next.Phase)
 	}
+	next.Conditions = mergeConditions(next, want, !over && pod.IsTerminal(next.Phase), now)
 	return next
 }
 
@@ -150,15 +152,15 @@ func resizing(t v1.PodConditionType) bool {
 
 // endReadiness sees to it that no pod is called ready that has ended, though its
 // containers may still be ending.
-func endReadiness(next *v1.PodStatus, now time.Time) {
+func endReadiness(conditions []v1.PodCondition, phase v1.PodPhase) {
 	reason := "PodFailed"
-	if next.Phase == v1.PodSucceeded {
+	if phase == v1.PodSucceeded {
 		reason = "PodCompleted"
 	}
-	for i := range next.Conditions {
-		c := &next.Conditions[i]
+	for i := range conditions {
+		c := &conditions[i]
 		if (c.Type == v1.PodReady || c.Type == v1.ContainersReady) && c.Status == v1.ConditionTrue {
-			c.Status, c.Reason, c.Message, c.LastTransitionTime = v1.ConditionFalse, reason, "", wholeSeconds(now)
+			c.Status, c.Reason, c.Message = v1.ConditionFalse, reason, ""
 		}
 	}
 }

@@ -45,7 +45,13 @@ func (w *Writer) Run(ctx context.Context) error {
 // view is what is known of a pod at a moment.
 type view struct {
 	known
-	orphan bool
+	orphan bool // no static pod is to be expected
+	node   *v1.Node
+}
+
+// view copies what is known of the pod. The caller holds w.mu.
+func (w *Writer) view(k *known) view {
+	return view{known: *k, orphan: w.synced && !k.expected, node: w.node}
 }
 
 // lookAll looks at the pods of which there is news.
@@ -55,7 +61,7 @@ func (w *Writer) lookAll() {
 	for _, k := range w.pods {
 		if k.news && !k.busy {
 			k.news = false
-			looked[k] = view{known: *k, orphan: w.synced && !k.expected}
+			looked[k] = w.view(k)
 		}
 	}
 	w.mu.Unlock()
@@ -78,11 +84,7 @@ func (w *Writer) lookAll() {
 func (w *Writer) planned(v view, now time.Time) (s step) {
 	switch {
 	case v.static():
-		var node *v1.Node
-		if w.NodeObject != nil {
-			node = w.NodeObject()
-		}
-		s = planStatic(v.here, w.Node(), node, v.there, v.orphan, v.since, now)
+		s = planStatic(v.here, w.Node(), v.node, v.there, v.orphan, v.since, now)
 	case len(v.here) == 0 || v.there == nil:
 		return step{}
 	default:

@@ -17,7 +17,7 @@ import (
 // fly does what is now to be done about the pod: one call.
 func (w *Writer) fly(ctx context.Context, k *known, timeout time.Duration) {
 	w.mu.Lock()
-	v := view{known: *k, orphan: w.synced && !k.expected}
+	v := w.view(k)
 	k.news = false
 	w.mu.Unlock()
 	s := w.planned(v, time.Now())
@@ -148,7 +148,10 @@ func (w *Writer) judge(k *known, v view, s step, err error) {
 		w.Log.Info("the apiserver can be reached again; telling it of the pods", "after", now.Sub(o.since).Round(time.Millisecond))
 		w.doubt()
 	}
-	if err == nil {
+	switch {
+	case err == nil && s.verb == get:
+		return // whether it helped, the next call tells
+	case err == nil:
 		k.fails, k.wait = 0, time.Time{}
 		return
 	}

@@ -10,6 +10,7 @@ package status
 
 import (
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,10 +28,7 @@ type Options struct {
 	Client kubernetes.Interface
 	// Node is the newest view of the node.
 	Node func() pod.Node
-	// NodeObject is the Node as the apiserver has it, nil while it has none.
-	// Images of static pods belong to it.
-	NodeObject func() *v1.Node
-	Log        *slog.Logger
+	Log  *slog.Logger
 }
 
 // Writer keeps what the apiserver says of the pods true.
@@ -42,17 +40,19 @@ type Writer struct {
 	pods   map[string]*known    // by id
 	ids    map[types.UID]string // of the pods that are known here
 	synced bool
-	flying int
-	outage *outage // nil while the apiserver answers
-	told   string  // the newest refusal that was logged
+	node   *v1.Node // as the apiserver has it, nil while it has none
+	flying int      // calls under way
+	outage *outage  // nil while the apiserver answers
+	told   string   // the newest refusal that was logged
 }
 
 // known is one pod as the agent and as the apiserver have it.
 type known struct {
 	id   string // see idOf
 	name types.NamespacedName
-	// here is what is known of it: one value, or those of the static pods of one
-	// name, of which an old one may still be ending.
+	// here is what is known of the pod: one value, or those of the static pods of
+	// one name, of which an old one may still be ending. It is never changed in
+	// place.
 	here []*pod.Pod
 	// expected says that a static pod of the name is wanted but not told of yet.
 	expected bool
@@ -94,14 +94,14 @@ func (w *Writer) Tell(p pod.Pod) {
 	w.note(id, nameOf(p.Spec), func(k *known) {
 		k.expected = false
 		w.ids[p.UID()] = id
-		for i := range k.here {
-			if k.here[i].UID() == p.UID() {
-				k.here[i] = &p
-				return
-			}
-		}
-		k.here = append(k.here, &p)
+		k.here = append(others(k.here, p.UID()), &p)
 	})
+}
+
+// others are the values but that of the pod, in a slice of their own: a view of
+// the old one may be looked at.
+func others(here []*pod.Pod, uid types.UID) []*pod.Pod {
+	return slices.DeleteFunc(slices.Clone(here), func(p *pod.Pod) bool { return p.UID() == uid })
 }
 
 // Forget says that nothing is left of the pod here.
@@ -113,13 +113,7 @@ func (w *Writer) Forget(uid types.UID) {
 	if k == nil {
 		return
 	}
-	var rest []*pod.Pod
-	for _, p := range k.here {
-		if p.UID() != uid {
-			rest = append(rest, p)
-		}
-	}
-	k.here = rest
+	k.here = others(k.here, uid)
 	w.look(k)
 }
 
@@ -130,9 +124,9 @@ func (w *Writer) Synced(static []types.NamespacedName) {
 		w.note(name.String(), name, func(k *known) { k.expected = len(k.here) == 0 })
 	}
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.synced = true
-	w.mu.Unlock()
-	w.Registered()
+	w.lookAtStatic()
 }
 
 // Seen gives the newest copy of a pod that the apiserver has.
@@ -160,11 +154,20 @@ func (w *Writer) Unsure() {
 	w.doubt()
 }
 
-// Registered says that NodeObject may have changed: images of static pods may
-// be made now.
-func (w *Writer) Registered() {
+// Registered gives the Node that the apiserver has, nil while it has none: the
+// images of static pods belong to it.
+func (w *Writer) Registered(n *v1.Node) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	was := w.node
+	w.node = n
+	if n == nil || was == nil || was.UID != n.UID || was.DeletionTimestamp != n.DeletionTimestamp {
+		w.lookAtStatic()
+	}
+}
+
+// lookAtStatic has all static pods looked at. The caller holds w.mu.
+func (w *Writer) lookAtStatic() {
 	for _, k := range w.pods {
 		if k.static() {
 			w.look(k)
