@@ -50,7 +50,7 @@ type bed struct {
 	*lab.Lab
 	subject
 	o     options
-	tb    *testbed
+	tb    lab.TB
 	table *table
 	agent *lab.Agent
 	watch *watcher
@@ -59,7 +59,7 @@ type bed struct {
 	next  int              // numbers the pods
 }
 
-func newBed(ctx context.Context, tb *testbed, o options, t *table, s subject) (*bed, error) {
+func newBed(ctx context.Context, tb lab.TB, o options, t *table, s subject) (*bed, error) {
 	b := &bed{Lab: lab.New(tb, lab.Options{}), subject: s, o: o, tb: tb, table: t, pods: map[string]event{}}
 	var err error
 	if b.agent, err = s.prepare(b); err != nil {

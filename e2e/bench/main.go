@@ -19,6 +19,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/nodeagent/nodeagent/e2e/lab"
 )
 
 // options are the flags.
@@ -121,20 +123,11 @@ func parse() (options, error) {
 }
 
 // measure runs the sections on a bed of the subject's own, and takes it down.
-func measure(ctx context.Context, o options, t *table, s subject) (err error) {
-	tb := &testbed{}
-	defer func() {
-		if p := recover(); p != nil {
-			if p != tb {
-				panic(p)
-			}
-			err = errors.New(tb.fatal)
-		}
-		tb.failed = tb.failed || err != nil
-		if clean := tb.cleanUp(); err == nil {
-			err = clean
-		}
-	}()
+func measure(ctx context.Context, o options, t *table, s subject) error {
+	return lab.Run(func(tb lab.TB) error { return runSections(ctx, tb, o, t, s) })
+}
+
+func runSections(ctx context.Context, tb lab.TB, o options, t *table, s subject) error {
 	b, err := newBed(ctx, tb, o, t, s)
 	if err != nil {
 		return err
@@ -148,40 +141,6 @@ func measure(ctx context.Context, o options, t *table, s subject) (err error) {
 			return fmt.Errorf("%s of %s: %w", section.name, s.name, err)
 		}
 		tb.Logf("%s: %s took %v", s.name, section.name, time.Since(began).Round(time.Second))
-	}
-	return nil
-}
-
-// testbed lets the lab clean up after itself in a program that is no test.
-type testbed struct {
-	cleanups []func()
-	failed   bool
-	fatal    string
-}
-
-func (t *testbed) Helper()                    {}
-func (t *testbed) Failed() bool               { return t.failed }
-func (t *testbed) Cleanup(f func())           { t.cleanups = append(t.cleanups, f) }
-func (t *testbed) Logf(f string, args ...any) { fmt.Fprintf(os.Stderr, f+"\n", args...) }
-
-func (t *testbed) Errorf(f string, args ...any) {
-	t.failed = true
-	t.Logf(f, args...)
-}
-
-// Fatalf ends measure.
-func (t *testbed) Fatalf(f string, args ...any) {
-	t.failed, t.fatal = true, fmt.Sprintf(f, args...)
-	panic(t)
-}
-
-func (t *testbed) cleanUp() error {
-	before := t.failed
-	for _, f := range slices.Backward(t.cleanups) {
-		f()
-	}
-	if t.failed && !before {
-		return errors.New("the bed left something behind")
 	}
 	return nil
 }

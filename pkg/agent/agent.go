@@ -95,7 +95,7 @@ func (a *Agent) build(root string) (*parts, error) {
 	}
 	known := &objects.Store{}
 	variables := env.Resolver{Objects: known, HostIPs: m.ips, Allocatable: m.allocatable}
-	vols, err := volumes.New(root, quantity(m.allocatable, v1.ResourceMemory), variables)
+	vols, err := volumes.New(root, quantity(m.allocatable, v1.ResourceMemory), variables, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -128,6 +128,7 @@ func (a *Agent) build(root string) (*parts, error) {
 		Runtime: client, Volumes: vols, Cgroups: tree, Records: store, Probes: handlers, Hooks: handlers, Log: a.log,
 		States: checkpoint.New(root), Allocated: allocated, Actuated: actuated,
 		Sources: names(sources), Known: a.known(store),
+		Offline: syncloop.Offline{Boot: bootID(), Start: a.config.Node.OfflineStart},
 		Ledger:  ledger.Ledger{Allocatable: m.allocatable, Sysctls: k.AllowedUnsafeSysctls, Host: host, Users: users},
 		Node:    pod.Node{Name: a.config.Node.Name, HostIPs: m.ips, MaxBackoff: maxBackoff(a.config)},
 		Slots:   2 * runtime.NumCPU(),

@@ -77,9 +77,9 @@ func (a *agent) Prepare(p *v1.Pod) error {
 	return a.touch(context.Background(), "prepare "+string(p.UID), func() { a.world.disk.folders[p.UID] = true })
 }
 
-func (a *agent) Mount(ctx context.Context, p *v1.Pod) (map[string]string, error) {
+func (a *agent) Mount(ctx context.Context, p *v1.Pod) (map[string]string, time.Time, error) {
 	defer a.once("mount " + string(p.UID))()
-	return nil, a.touch(ctx, "mount "+string(p.UID), func() {
+	return nil, time.Time{}, a.touch(ctx, "mount "+string(p.UID), func() {
 		if !a.world.disk.folders[p.UID] {
 			a.world.violated("volumes of %s are mounted before its folder is there", p.UID)
 		}
