@@ -137,7 +137,9 @@ func (k *keeper) Run(ctx context.Context) error {
 		settling = false
 		now := time.Now()
 		o := k.look(now)
-		w.follow(o.files)
+		if w.follow(o.files) {
+			o = k.look(now)
+		}
 		wait := every
 		switch until := o.at.Sub(now); {
 		case running != nil:

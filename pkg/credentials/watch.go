@@ -26,12 +26,14 @@ func newWatch(log *slog.Logger, blind bool) *watch {
 	return w
 }
 
-// follow watches for these files and no others. A folder that is not there yet
-// is found by looking now and then.
-func (w *watch) follow(files []string) {
+// follow watches for these files and no others, and says whether more of them
+// than before: what was read of those may have changed before they were watched.
+// A folder that is not there yet is found by looking now and then.
+func (w *watch) follow(files []string) (more bool) {
 	if w.inotify == nil {
-		return
+		return false
 	}
+	before := w.names
 	w.names = map[string]bool{}
 	for _, name := range files {
 		name = filepath.Clean(name)
@@ -53,6 +55,10 @@ func (w *watch) follow(files []string) {
 	for dir := range folders {
 		_ = w.inotify.Add(dir) // a folder that is watched stays so
 	}
+	for name := range w.names {
+		more = more || !before[name]
+	}
+	return more
 }
 
 func (w *watch) events() <-chan fsnotify.Event {
