@@ -95,7 +95,11 @@ func (a *Agent) build(root string) (*parts, error) {
 	}
 	known := &objects.Store{}
 	variables := env.Resolver{Objects: known, HostIPs: m.ips, Allocatable: m.allocatable}
-	vols, err := volumes.New(root, quantity(m.allocatable, v1.ResourceMemory), variables, nil)
+	joined, err := a.join()
+	if err != nil {
+		return nil, err
+	}
+	vols, err := volumes.New(root, quantity(m.allocatable, v1.ResourceMemory), variables, joined.identity())
 	if err != nil {
 		return nil, err
 	}
@@ -111,10 +115,6 @@ func (a *Agent) build(root string) (*parts, error) {
 	tree.runtime = client
 	allocated, actuated := a.takenOver(root)
 	sources := a.sources()
-	joined, err := a.join()
-	if err != nil {
-		return nil, err
-	}
 	var world syncloop.World
 	if joined != nil {
 		sources = append(sources, joined.source)

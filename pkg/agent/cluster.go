@@ -13,6 +13,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/source"
 	"github.com/nodeagent/nodeagent/pkg/status"
 	"github.com/nodeagent/nodeagent/pkg/syncloop"
+	"github.com/nodeagent/nodeagent/pkg/volumes"
 )
 
 // cluster is what a node has that joined one.
@@ -22,6 +23,7 @@ type cluster struct {
 	source      source.Source
 	status      *status.Writer
 	events      *status.Events
+	pods        *credentials.PodIdentity
 	loop        *syncloop.Loop
 }
 
@@ -45,6 +47,7 @@ func (a *Agent) join() (*cluster, error) {
 	if c.client, err = kubernetes.NewForConfig(c.credentials.Config()); err != nil {
 		return nil, fmt.Errorf("client of the apiserver: %w", err)
 	}
+	c.pods = credentials.NewPodIdentity(c.client, a.config.Node.Name)
 	if c.events, err = a.events(c.credentials); err != nil {
 		return nil, err
 	}
@@ -57,6 +60,15 @@ func (a *Agent) join() (*cluster, error) {
 // joined says whether the node is to be one of a cluster.
 func (a *Agent) joined() bool {
 	return a.config.Paths.Kubeconfig != "" || a.config.Paths.BootstrapKubeconfig != ""
+}
+
+// identity is what proves to others which pods are on this node; nil for an
+// agent on its own.
+func (c *cluster) identity() volumes.Identity {
+	if c == nil {
+		return nil
+	}
+	return c.pods
 }
 
 // events makes events with connections and a rate of their own.
