@@ -111,4 +111,5 @@ func (c *cluster) run(ctx context.Context, g *errgroup.Group) {
 	})
 	g.Go(func() error { return c.credentials.Run(ctx) })
 	g.Go(func() error { return c.status.Run(ctx) })
+	g.Go(func() error { return c.pods.Run(ctx, c.loop.Renew) })
 }

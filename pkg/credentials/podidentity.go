@@ -16,21 +16,24 @@ type PodIdentity struct {
 	client   kubernetes.Interface
 	nodeName string
 	tokens   tokens
+	bundles  *bundles
 }
 
 // NewPodIdentity asks nobody yet.
 func NewPodIdentity(client kubernetes.Interface, nodeName string) *PodIdentity {
-	return &PodIdentity{client: client, nodeName: nodeName, tokens: tokens{held: map[tokenKey]token{}}}
+	return &PodIdentity{client: client, nodeName: nodeName, tokens: tokens{held: map[tokenKey]token{}}, bundles: newBundles(client)}
+}
+
+// Run watches what pods trust, and calls renewed for those whose volumes are to
+// show something else, until ctx ends. renewed must not block.
+func (i *PodIdentity) Run(ctx context.Context, renewed func(types.UID)) error {
+	return i.bundles.run(ctx, renewed)
 }
 
 // Forget all that is kept for the pod.
 func (i *PodIdentity) Forget(uid types.UID) {
 	i.tokens.forget(func(k tokenKey, _ token) bool { return k.pod == uid })
-}
-
-// TrustBundle is not built yet.
-func (i *PodIdentity) TrustBundle(context.Context, *v1.Pod, *v1.ClusterTrustBundleProjection) ([]byte, error) {
-	return nil, errors.New("trust bundles are not built yet")
+	i.bundles.forget(uid)
 }
 
 // Certificate is not built yet.
