@@ -136,4 +136,3 @@ func handlersOf(rt cri.Runtime) []v1.NodeRuntimeHandler {
 	slices.SortFunc(out, func(a, b v1.NodeRuntimeHandler) int { return cmp.Compare(a.Name, b.Name) })
 	return out
 }
-
