@@ -93,8 +93,11 @@ func (a *Agent) build(root string) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	known := &objects.Store{}
+	known := &objects.Store{Remote: a.joined()}
 	variables := env.Resolver{Objects: known, HostIPs: m.ips, Allocatable: m.allocatable}
+	if known.Remote {
+		variables.Services = known.Services
+	}
 	vols, err := volumes.New(root, quantity(m.allocatable, v1.ResourceMemory), variables, nil)
 	if err != nil {
 		return nil, err
@@ -111,7 +114,7 @@ func (a *Agent) build(root string) (*parts, error) {
 	tree.runtime = client
 	allocated, actuated := a.takenOver(root)
 	sources := a.sources()
-	joined, err := a.join()
+	joined, err := a.join(known)
 	if err != nil {
 		return nil, err
 	}

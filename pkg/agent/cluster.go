@@ -9,6 +9,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/nodeagent/nodeagent/pkg/credentials"
+	"github.com/nodeagent/nodeagent/pkg/objects"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 	"github.com/nodeagent/nodeagent/pkg/source"
 	"github.com/nodeagent/nodeagent/pkg/status"
@@ -27,7 +28,7 @@ type cluster struct {
 
 // join prepares to be a node of a cluster; nil when none is configured. It asks
 // nobody yet.
-func (a *Agent) join() (*cluster, error) {
+func (a *Agent) join(known *objects.Store) (*cluster, error) {
 	if !a.joined() {
 		return nil, nil
 	}
@@ -49,8 +50,15 @@ func (a *Agent) join() (*cluster, error) {
 		return nil, err
 	}
 	c.status = status.New(status.Options{Client: c.client, Node: func() pod.Node { return c.loop.Node() }, Log: a.log})
-	c.source = source.NewAPI(source.APIOptions{Client: c.client, NodeName: a.config.Node.Name, Ready: c.credentials.Ready(),
-		Seen: c.status.Seen, Gone: c.status.Gone})
+	// With a rate of its own: a node that reads what its pods refer to must not
+	// keep a status waiting.
+	reader, err := kubernetes.NewForConfig(c.credentials.Config())
+	if err != nil {
+		return nil, fmt.Errorf("client for pods: %w", err)
+	}
+	c.source = source.NewAPI(source.APIOptions{Client: reader, NodeName: a.config.Node.Name, Ready: c.credentials.Ready(),
+		Seen: c.status.Seen, Gone: c.status.Gone, Log: a.log,
+		Objects: known, Renew: func(changed map[objects.Key]bool) { c.loop.Renew(changed) }})
 	return c, nil
 }
 
