@@ -55,7 +55,7 @@ func (a *Agent) nodeReport(m machine, to *cluster, runtime *cri.Client) (*node.R
 			return node.InternalIPs(ctx, c.Node.Name, c.Node.IPs)
 		},
 		Runtime: to.runtime.now, Images: runtime.Images, PodCIDR: runtime.SetPodCIDR,
-		Changed: func(*v1.Node) {}, Events: to.events, Log: a.log,
+		Changed: to.status.Registered, Events: to.events, Log: a.log,
 	})
 	to.runtime.changed = r.Poke
 	return r, nil

@@ -157,10 +157,8 @@ func (w *Writer) judge(k *known, v view, s step, err error) {
 	}
 	k.fails++
 	k.wait = now.Add(backoff(k.fails, err))
-	if k.fails == 1 && apierrors.IsConflict(err) {
-		return // somebody else wrote too: not worth a word
-	}
-	if text := err.Error(); k.fails <= 2 && text != w.told {
+	// The first time somebody else may have written too: not worth a word.
+	if text := err.Error(); k.fails == 2 && text != w.told {
 		w.told = text
 		w.Log.Warn("the apiserver does not take what it is told of a pod; trying again", "pod", v.name, "error", err)
 	}
