@@ -111,14 +111,15 @@ func (a *Agent) build(root string) (*parts, error) {
 	tree.runtime = client
 	allocated, actuated := a.takenOver(root)
 	sources := a.sources()
-	joined, err := a.join()
+	joined, err := a.join(m, client)
 	if err != nil {
 		return nil, err
 	}
 	var world syncloop.World
+	var seen func(cri.Runtime, error)
 	if joined != nil {
 		sources = append(sources, joined.source)
-		world = joined.world()
+		world, seen = joined.world(), joined.runtime.see
 	}
 	handlers := probe.New(client, config.Release())
 	host := ledger.Host{AppArmor: node.AppArmor(), Swap: client.Swaps()}
@@ -131,7 +132,7 @@ func (a *Agent) build(root string) (*parts, error) {
 		Ledger:  ledger.Ledger{Allocatable: m.allocatable, Sysctls: k.AllowedUnsafeSysctls, Host: host, Users: users},
 		Node:    pod.Node{Name: a.config.Node.Name, HostIPs: m.ips, MaxBackoff: maxBackoff(a.config)},
 		Slots:   2 * runtime.NumCPU(),
-		Timeout: k.RuntimeRequestTimeout.Duration, Connected: tree.connect, Fault: a.fault,
+		Timeout: k.RuntimeRequestTimeout.Duration, Connected: tree.connect, Seen: seen, Fault: a.fault,
 	})
 	if joined != nil {
 		joined.loop = loop
