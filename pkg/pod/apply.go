@@ -286,6 +286,11 @@ func (p *Pod) judge(e Judged) {
 	}
 	p.Doing = without(p.Doing, key)
 	p.Steps = p.stepped(Step{Key: string(Admit), Began: e.At, Ended: e.At, Error: e.Verdict.Message})
+	if e.Verdict.State == Granted {
+		for _, n := range Unbuilt(p.Spec) {
+			p.note(e.At, n.Warning, n.Reason, "", "%s", n.Message)
+		}
+	}
 	if e.Verdict.State != Refused || p.Stop != nil {
 		return
 	}
