@@ -95,7 +95,17 @@ func (a *Agent) build(root string) (*parts, error) {
 	}
 	known := &objects.Store{}
 	variables := env.Resolver{Objects: known, HostIPs: m.ips, Allocatable: m.allocatable}
-	vols, err := volumes.New(root, quantity(m.allocatable, v1.ResourceMemory), variables, nil)
+	tree := newTree(a.config, m.limit, a.log)
+	client, err := cri.Dial(runtimeOptions(a.config, root, m, tree))
+	if err != nil {
+		return nil, err
+	}
+	tree.runtime = client
+	joined, err := a.join(m, client)
+	if err != nil {
+		return nil, err
+	}
+	vols, err := volumes.New(root, quantity(m.allocatable, v1.ResourceMemory), variables, joined.identity())
 	if err != nil {
 		return nil, err
 	}
@@ -103,18 +113,8 @@ func (a *Agent) build(root string) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	tree := newTree(a.config, m.limit, a.log)
-	client, err := cri.Dial(runtimeOptions(a.config, root, m, tree))
-	if err != nil {
-		return nil, err
-	}
-	tree.runtime = client
 	allocated, actuated := a.takenOver(root)
 	sources := a.sources()
-	joined, err := a.join(m, client)
-	if err != nil {
-		return nil, err
-	}
 	var world syncloop.World
 	var seen func(cri.Runtime, error)
 	var askNode func(context.Context) error

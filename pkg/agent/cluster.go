@@ -15,6 +15,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/source"
 	"github.com/nodeagent/nodeagent/pkg/status"
 	"github.com/nodeagent/nodeagent/pkg/syncloop"
+	"github.com/nodeagent/nodeagent/pkg/volumes"
 )
 
 // cluster is what a node has that joined one.
@@ -27,6 +28,7 @@ type cluster struct {
 	events      *status.Events
 	runtime     *runtimeSeen
 	node        *node.Reporter
+	pods        *credentials.PodIdentity
 	loop        *syncloop.Loop
 }
 
@@ -50,6 +52,7 @@ func (a *Agent) join(m machine, runtime *cri.Client) (*cluster, error) {
 	if c.client, err = kubernetes.NewForConfig(c.credentials.Config()); err != nil {
 		return nil, fmt.Errorf("client of the apiserver: %w", err)
 	}
+	c.pods = credentials.NewPodIdentity(c.client, a.config.Node.Name)
 	if c.events, err = a.events(c.credentials); err != nil {
 		return nil, err
 	}
@@ -65,6 +68,15 @@ func (a *Agent) join(m machine, runtime *cri.Client) (*cluster, error) {
 // joined says whether the node is to be one of a cluster.
 func (a *Agent) joined() bool {
 	return a.config.Paths.Kubeconfig != "" || a.config.Paths.BootstrapKubeconfig != ""
+}
+
+// identity is what proves to others which pods are on this node; nil for an
+// agent on its own.
+func (c *cluster) identity() volumes.Identity {
+	if c == nil {
+		return nil
+	}
+	return c.pods
 }
 
 // events makes events with connections and a rate of their own.
@@ -108,4 +120,5 @@ func (c *cluster) run(ctx context.Context, g *errgroup.Group) {
 	g.Go(func() error { return c.credentials.Run(ctx) })
 	g.Go(func() error { return c.status.Run(ctx) })
 	g.Go(func() error { return c.reportNode(ctx) })
+	g.Go(func() error { return c.pods.Run(ctx, c.loop.Renew) })
 }

@@ -202,6 +202,13 @@ func (l *Loop) renew(changed map[objects.Key]bool) {
 	}
 }
 
+// Renew has the pod's volumes brought up to date: what one shows has changed.
+func (l *Loop) Renew(uid types.UID) {
+	if a := l.actor(uid); a != nil {
+		a.mail.put(pod.Renewed{At: time.Now()})
+	}
+}
+
 // Node is the newest view of the node.
 func (l *Loop) Node() pod.Node { return *l.node.Load() }
 
