@@ -35,7 +35,7 @@ type Options struct {
 	Rotate      bool   // rotateCertificates: renew the client certificate before it expires
 	QPS         float32
 	Burst       int
-	ContentType string // of requests; "" means JSON
+	ContentType string // of requests; "" leaves it to client-go
 	Log         *slog.Logger
 }
 

@@ -218,7 +218,11 @@ func (k *keeper) ask(ctx context.Context, o order) error {
 	if err != nil {
 		return because(ctx, fmt.Errorf("wait for certificate request %s: %w", name, err))
 	}
-	if _, err := k.store.Update(certPEM, keyPEM); err != nil {
+	_, err = leafOf(certPEM, keyPEM) // the store would write it first
+	if err == nil {
+		_, err = k.store.Update(certPEM, keyPEM)
+	}
+	if err != nil {
 		return fmt.Errorf("store the certificate of request %s: %w", name, err)
 	}
 	return k.forget()
