@@ -178,7 +178,7 @@ func (k *keeper) ended(err error) {
 }
 
 func (k *keeper) begin(ctx context.Context, o order) *request {
-	ctx, cancel := context.WithTimeoutCause(ctx, approval, errors.New("not approved and issued for too long"))
+	ctx, cancel := context.WithTimeoutCause(ctx, approval, fmt.Errorf("gave up after %s, trying anew", approval))
 	r := &request{order: o, cancel: cancel, result: make(chan error, 1)}
 	go func() { r.result <- k.ask(ctx, o) }()
 	return r
