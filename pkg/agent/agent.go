@@ -80,6 +80,7 @@ type parts struct {
 	runtime *cri.Client
 	sources []source.Source
 	loop    *syncloop.Loop
+	cluster *cluster // nil when the agent is on its own
 }
 
 func (a *Agent) build(root string) (*parts, error) {
@@ -92,9 +93,22 @@ func (a *Agent) build(root string) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	known := &objects.Store{}
+	known := &objects.Store{Remote: a.joined()}
 	variables := env.Resolver{Objects: known, HostIPs: m.ips, Allocatable: m.allocatable}
-	vols, err := volumes.New(root, quantity(m.allocatable, v1.ResourceMemory), variables)
+	tree := newTree(a.config, m.limit, a.log)
+	client, err := cri.Dial(runtimeOptions(a.config, root, m, tree))
+	if err != nil {
+		return nil, err
+	}
+	tree.runtime = client
+	joined, err := a.join(m, client, known)
+	if err != nil {
+		return nil, err
+	}
+	if known.Remote {
+		variables.Services = known.Services
+	}
+	vols, err := volumes.New(root, quantity(m.allocatable, v1.ResourceMemory), variables, joined.identity())
 	if err != nil {
 		return nil, err
 	}
@@ -102,27 +116,31 @@ func (a *Agent) build(root string) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	tree := newTree(a.config, m.limit, a.log)
-	client, err := cri.Dial(runtimeOptions(a.config, root, m, tree))
-	if err != nil {
-		return nil, err
-	}
-	tree.runtime = client
 	allocated, actuated := a.takenOver(root)
 	sources := a.sources()
+	var world syncloop.World
+	var seen func(cri.Runtime, error)
+	if joined != nil {
+		sources = append(sources, joined.source)
+		world, seen = joined.world(), joined.runtime.see
+	}
 	handlers := probe.New(client, config.Release())
 	host := ledger.Host{AppArmor: node.AppArmor(), Swap: client.Swaps()}
 	loop := syncloop.New(syncloop.Config{
-		Env: variables, Objects: known, DNS: resolver(k, m.ips, a.log),
+		World: world, Env: variables, Objects: known, DNS: resolver(k, m.ips, a.log),
 		Runtime: client, Volumes: vols, Cgroups: tree, Records: store, Probes: handlers, Hooks: handlers, Log: a.log,
 		States: checkpoint.New(root), Allocated: allocated, Actuated: actuated,
 		Sources: names(sources), Known: a.known(store),
+		Offline: syncloop.Offline{Boot: bootID(), Start: a.config.Node.OfflineStart},
 		Ledger:  ledger.Ledger{Allocatable: m.allocatable, Sysctls: k.AllowedUnsafeSysctls, Host: host, Users: users},
 		Node:    pod.Node{Name: a.config.Node.Name, HostIPs: m.ips, MaxBackoff: maxBackoff(a.config)},
 		Slots:   2 * runtime.NumCPU(),
-		Timeout: k.RuntimeRequestTimeout.Duration, Connected: tree.connect, Fault: a.fault,
+		Timeout: k.RuntimeRequestTimeout.Duration, Connected: tree.connect, Seen: seen, Fault: a.fault,
 	})
-	return &parts{runtime: client, sources: sources, loop: loop}, nil
+	if joined != nil {
+		joined.loop = loop
+	}
+	return &parts{runtime: client, sources: sources, loop: loop, cluster: joined}, nil
 }
 
 func (a *Agent) run(ctx context.Context, root string, p *parts) error {
@@ -130,6 +148,9 @@ func (a *Agent) run(ctx context.Context, root string, p *parts) error {
 	updates := make(chan source.Update)
 	for _, s := range p.sources {
 		g.Go(func() error { return s.Run(ctx, updates) })
+	}
+	if p.cluster != nil {
+		p.cluster.run(ctx, g)
 	}
 	g.Go(func() error { return p.loop.Run(ctx, updates) })
 	g.Go(func() error { return local.Serve(ctx, root, p.loop, a.log) })
@@ -142,11 +163,10 @@ func (a *Agent) run(ctx context.Context, root string, p *parts) error {
 // sources are those that the configuration names.
 func (a *Agent) sources() []source.Source {
 	k := &a.config.Kubelet
-	joined := a.config.Paths.Kubeconfig != "" || a.config.Paths.BootstrapKubeconfig != ""
 	var out []source.Source
 	if k.StaticPodPath != "" {
 		out = append(out, source.NewFile(source.FileOptions{Path: k.StaticPodPath, NodeName: a.config.Node.Name,
-			Reread: k.FileCheckFrequency.Duration, Joined: joined}))
+			Reread: k.FileCheckFrequency.Duration, Joined: a.joined()}))
 	}
 	if k.StaticPodURL != "" {
 		header := http.Header{}
@@ -154,7 +174,7 @@ func (a *Agent) sources() []source.Source {
 			header[http.CanonicalHeaderKey(name)] = values
 		}
 		out = append(out, source.NewHTTP(source.HTTPOptions{URL: k.StaticPodURL, Header: header,
-			Period: k.HTTPCheckFrequency.Duration, NodeName: a.config.Node.Name, Joined: joined}))
+			Period: k.HTTPCheckFrequency.Duration, NodeName: a.config.Node.Name, Joined: a.joined()}))
 	}
 	return out
 }

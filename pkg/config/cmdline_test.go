@@ -66,18 +66,13 @@ failCgroupV1: false
 imageGCHighThresholdPercent: 100
 `
 
-var allowCluster = "--allow-unbuilt=kubeconfig"
-
 func TestKubeadm(t *testing.T) {
 	args := []string{
 		"--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf", "--kubeconfig=/etc/kubernetes/kubelet.conf",
 		"--container-runtime-endpoint=unix:///run/containerd/containerd.sock", "--hostname-override=cp-1",
 		"--node-ip=192.168.0.7,fd00::7", "--register-with-taints=node-role.kubernetes.io/control-plane:NoSchedule",
 	}
-	_, err := load(t, kubeadmConfig, args...)
-	wantError(t, err, "--kubeconfig is set", "joining a cluster is not built yet", allowCluster)
-
-	c := mustLoad(t, kubeadmConfig, append(args, allowCluster)...)
+	c := mustLoad(t, kubeadmConfig, args...)
 	if c.Node.Name != "cp-1" || len(c.Node.IPs) != 2 || c.Kubelet.CgroupDriver != "systemd" {
 		t.Errorf("got %+v, driver %s", c.Node, c.Kubelet.CgroupDriver)
 	}
@@ -102,7 +97,7 @@ func TestKubeadm(t *testing.T) {
 }
 
 func TestKind(t *testing.T) {
-	c := mustLoad(t, kindConfig, allowCluster,
+	c := mustLoad(t, kindConfig,
 		"--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf", "--kubeconfig=/etc/kubernetes/kubelet.conf",
 		"--config=/dev/null", "--config="+write(t, t.TempDir(), "config.yaml", header+kindConfig),
 		"--node-ip=172.18.0.2", "--node-labels=", "--provider-id=kind://docker/kind/kind-control-plane",
@@ -133,8 +128,8 @@ func TestK3s(t *testing.T) {
 		"--serialize-image-pulls=false", "--tls-cert-file=/a.crt", "--tls-private-key-file=/a.key",
 	}
 	_, err := load(t, "", args...)
-	wantError(t, err, "evictionHard is set", "--allow-unbuilt=evictionHard", "--kubeconfig is set")
-	c := mustLoad(t, "", append(args, "--allow-unbuilt=evictionHard,kubeconfig")...)
+	wantError(t, err, "evictionHard is set", "--allow-unbuilt=evictionHard")
+	c := mustLoad(t, "", append(args, "--allow-unbuilt=evictionHard")...)
 	if c.Kubelet.EvictionHard["nodefs.available"] != "5%" || *c.Kubelet.SerializeImagePulls || c.Node.Labels["a"] != "b" {
 		t.Errorf("got %v %v %v", c.Kubelet.EvictionHard, *c.Kubelet.SerializeImagePulls, c.Node.Labels)
 	}

@@ -12,7 +12,7 @@ import (
 // New is a pod that a source wants or the runtime shows. A record, if there
 // is one, says what an earlier process knew.
 func New(w Wanted, view View, r *Record) Pod {
-	p := Pod{Spec: w.Spec, Origin: w.Origin, Hashes: w.Hashes, Started: w.At, Phase: v1.PodPending}
+	p := Pod{Spec: w.Spec, Origin: w.Origin, Hashes: w.Hashes, Started: w.At, Phase: v1.PodPending, Setup: Setup{Boot: w.Boot}}
 	if r != nil {
 		if r.Granted && r.Spec != nil {
 			p.Spec, p.Resize.Actuated = r.Spec, r.Actuated
@@ -31,6 +31,7 @@ func New(w Wanted, view View, r *Record) Pod {
 		p.takeOver(w)
 	}
 	p.presumeLost(w.At)
+	p.obey(w)
 	switch {
 	case r != nil && IsTerminal(r.Phase):
 		p.Phase = r.Phase
@@ -102,6 +103,7 @@ func (p *Pod) want(w Wanted) {
 	}
 	p.Origin, p.Hashes = w.Origin, w.Hashes
 	p.wish(w.Spec, w.At)
+	p.obey(w)
 	if len(w.Spec.Spec.Volumes) > 0 {
 		p.renew(w.At) // they may show labels, or what a container may use
 	}

@@ -15,6 +15,7 @@ type Wanted struct {
 	Spec   *v1.Pod
 	Origin string
 	Hashes map[string]string
+	Boot   string // as in Setup
 	// Allocated and Actuated are what another agent granted and gave to the pod,
 	// which runs; nil if none did. A record that says otherwise is older.
 	Allocated, Actuated *Resources
@@ -55,6 +56,11 @@ type Done struct {
 	Container *Container // Create, Start
 	Image     string     // Pull: the reference to create from
 	Record    *Record    // Save
+	// Usable says of a Mount that the volumes can be used, though it may have
+	// failed to bring them up to date; Renew is when they are to be mounted
+	// again, zero for never.
+	Usable bool
+	Renew  time.Time
 	// Told is what people are to know of how it went, well or badly: At, Seq
 	// and Count are filled in.
 	Told []Note

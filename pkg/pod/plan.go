@@ -114,8 +114,8 @@ func (l *planner) run() {
 	if !l.Setup.Prepared {
 		l.do(Action{Kind: Prepare, Why: "the pod's folders and cgroup"})
 	}
-	if l.Setup.Prepared && (!l.Setup.Mounted || l.Setup.Outdated) {
-		l.do(Action{Kind: Mount, Why: "the pod's volumes"})
+	if l.Setup.Prepared {
+		l.mount()
 	}
 	if !l.runtime() {
 		return
@@ -136,6 +136,20 @@ func (l *planner) run() {
 		return
 	}
 	l.containers()
+}
+
+// mount makes the volumes ready, or brings them up to date.
+func (l *planner) mount() {
+	renew := l.Setup.Renew
+	switch {
+	case !l.Setup.Mounted || l.Setup.Outdated:
+		l.do(Action{Kind: Mount, Why: "the pod's volumes"})
+	case renew.IsZero():
+	case renew.After(l.now):
+		l.wakeAt(renew)
+	default:
+		l.do(Action{Kind: Mount, Why: "what a volume shows is to be renewed"})
+	}
 }
 
 // admitted asks the ledger first.

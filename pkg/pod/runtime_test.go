@@ -25,6 +25,10 @@ func (w *world) effect(a Action, named args) Done {
 			v = cloneView(w.seen)
 		}
 		e.View = &v
+	case Mount:
+		if s := named.named["renew"]; s != "" {
+			e.Renew = w.now.Add(duration(w.t, s))
+		}
 	case RunSandbox:
 		n := w.next("sandbox")
 		s := Sandbox{ID: fmt.Sprintf("s%d", n), Attempt: a.Attempt, Ready: true, CreatedAt: w.now,

@@ -195,21 +195,23 @@ func (w *world) inFlight(key string) Action {
 	return d.Action
 }
 
-// verbOK ends an action well: ok create/app; ok observe old; ok stop/app-0/30 code=0.
+// verbOK ends an action well: ok create/app; ok observe old; ok stop/app-0/30
+// code=0; ok mount renew=48m.
 func (w *world) verbOK(a args, _ []string) string {
 	w.finish(w.inFlight(a.word(0)), a)
 	return ""
 }
 
 // verbFail ends an action badly: fail KEY reason=R message=M [uncertain]
-// [canceled] [effect]; with effect the runtime did it all the same.
+// [canceled] [effect] [usable]; with effect the runtime did it all the same, with
+// usable a mount left what the volumes showed before.
 func (w *world) verbFail(a args, _ []string) string {
 	action := w.inFlight(a.word(0))
 	if a.has("effect") {
 		w.effect(action, a)
 	}
 	w.apply(Done{At: w.now, Action: action, Failure: &Failure{Reason: a.named["reason"], Message: a.named["message"],
-		Uncertain: a.has("uncertain"), Canceled: a.has("canceled")}})
+		Uncertain: a.has("uncertain"), Canceled: a.has("canceled")}, Usable: a.has("usable")})
 	return ""
 }
 

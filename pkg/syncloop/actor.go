@@ -168,6 +168,9 @@ func (a *actor) apply(e pod.Event) {
 	a.publish()
 	p := a.pod
 	a.now.Store(&p)
+	if a.loop.World != nil {
+		a.loop.World.Tell(p)
+	}
 	if p.Phase != before {
 		a.log.Info("phase", "phase", p.Phase)
 	}
