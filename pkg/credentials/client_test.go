@@ -360,6 +360,21 @@ func TestRotationTimes(t *testing.T) {
 	})
 }
 
+// TestRenewalOfBackdated: a certificate that was dated back is renewed at 70 to
+// 90 % of what it had when it came.
+func TestRenewalOfBackdated(t *testing.T) {
+	b := &bed{t: t, dir: t.TempDir(), server: &server{ca: newAuthority(t)}}
+	cert, key := b.ca.pair(t, nodeUser, time.Now().Add(-5*time.Minute), time.Now().Add(100*time.Second))
+	path := b.write("node.pem", append(cert, key...))
+	leaf, err := leafOf(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after := time.Until(renewal(leaf, path)); after < 65*time.Second || after > 91*time.Second {
+		t.Errorf("renewed after %s", after)
+	}
+}
+
 // TestRetries: a request that fails is tried again at a pace that hurts nobody,
 // and told once; when it succeeds there are credentials.
 func TestRetries(t *testing.T) {

@@ -282,13 +282,18 @@ func requestName(public crypto.PublicKey, t *x509.CertificateRequest, usage cert
 	return "node-csr-" + base64.RawURLEncoding.EncodeToString(sum.Sum(nil))
 }
 
-// renewal is when a certificate is renewed: at 70 to 90 % of its life (behaviour
-// row 1.19-3), spread over the nodes, and the same whenever one looks.
-func renewal(leaf *x509.Certificate) time.Time {
+// renewal is when the certificate in a file is renewed: at 70 to 90 % of its
+// life (behaviour row 1.19-3), spread over the nodes, and the same whenever one
+// looks. Life begins when the file was written: the cluster's signer dates
+// certificates five minutes back, which may be more than all they have.
+func renewal(leaf *x509.Certificate, path string) time.Time {
+	began := leaf.NotBefore
+	if info, err := os.Stat(path); err == nil && info.ModTime().After(began) && info.ModTime().Before(leaf.NotAfter) {
+		began = info.ModTime()
+	}
 	sum := sha256.Sum256(leaf.Raw)
 	spread := float64(binary.BigEndian.Uint32(sum[:])) / math.MaxUint32
-	life := leaf.NotAfter.Sub(leaf.NotBefore)
-	return leaf.NotBefore.Add(time.Duration((0.7 + 0.2*spread) * float64(life)))
+	return began.Add(time.Duration((0.7 + 0.2*spread) * float64(leaf.NotAfter.Sub(began))))
 }
 
 // told remembers what was said, so that it is said once.

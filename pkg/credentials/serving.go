@@ -185,7 +185,7 @@ func (s *Serving) look(now time.Time) order {
 	case err != nil || now.After(issued.Leaf.NotAfter) || !covers(issued.Leaf, o.template):
 		o.at = now
 	default:
-		o.at = renewal(issued.Leaf)
+		o.at = renewal(issued.Leaf, s.paths[0][0])
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil // it is asked for
