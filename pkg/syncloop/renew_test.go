@@ -22,7 +22,7 @@ func TestVolumesAreRenewedWhenDue(t *testing.T) {
 			t.Fatalf("mounted %d times in 2.5 hours: %v", len(mounted), mounted)
 		}
 		for i := range 2 {
-			if gap := mounted[i+1].Sub(mounted[i]); (gap-time.Hour).Abs() > time.Second {
+			if gap := mounted[i+1].Sub(mounted[i]); (gap - time.Hour).Abs() > time.Second {
 				t.Errorf("mounted again after %s", gap)
 			}
 		}
