@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -41,8 +42,19 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "8"); err != nil {
 		panic(err)
 	}
-	code := m.Run()
+	code := 0
+	err = lab.Run(func(tb lab.TB) error {
+		suite = tb
+		if code = m.Run(); code != 0 {
+			return errors.New("tests failed")
+		}
+		return nil
+	})
 	os.RemoveAll(dir)
+	if err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
 	os.Exit(code)
 }
 

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -87,15 +88,21 @@ func newPeerBed(t *testing.T) (*bed, *lab.Agent) {
 	}
 	keepSysctls(t)
 	b := newBed(t, lab.Containerd2)
-	// The kubelet wants the cgroup that it is to work in to be there.
-	mounts, err := filepath.Glob("/sys/fs/cgroup/*/cgroup.procs")
-	b.must(err)
-	for _, m := range mounts {
-		b.must(os.MkdirAll(filepath.Join(filepath.Dir(m), b.CgroupRoot), 0o755))
-	}
+	makeTopCgroups(t, b.CgroupRoot)
 	peer, err := b.Lab.Agent(kubelet)
 	b.must(err)
 	return b, peer
+}
+
+// makeTopCgroups makes the cgroup that the kubelet is to work in, which it wants to find.
+func makeTopCgroups(t *testing.T, root string) {
+	mounts, err := filepath.Glob("/sys/fs/cgroup/*/cgroup.procs")
+	for _, m := range mounts {
+		err = errors.Join(err, os.MkdirAll(filepath.Join(filepath.Dir(m), root), 0o755))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // rich has all that a static pod may have and that stays on the node's disk, in

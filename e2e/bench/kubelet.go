@@ -67,7 +67,7 @@ func prepareKubelet(b *bed, program string) (*lab.Agent, error) {
 }
 
 // keepKernelSettings has them set back in the end.
-func keepKernelSettings(tb *testbed) error {
+func keepKernelSettings(tb lab.TB) error {
 	for _, name := range kernelSettings {
 		path := filepath.Join("/proc/sys", name)
 		before, err := os.ReadFile(path)

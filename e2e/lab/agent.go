@@ -17,10 +17,12 @@ import (
 // Agent is the program under test, a child process in the lab's network. Its
 // fields may be changed while it doesn't run.
 type Agent struct {
-	Binary string
-	Args   []string       // after the lab's own --config, --root-dir, --hostname-override
-	Env    []string       // NAME=value, added to this process's
-	Config map[string]any // fields of KubeletConfiguration, over the lab's own
+	Binary     string
+	Node       string         // the node's name. Default: lab
+	Kubeconfig string         // of the cluster to join; none: stands alone
+	Args       []string       // after the lab's own --config, --root-dir, --hostname-override, --kubeconfig
+	Env        []string       // NAME=value, added to this process's
+	Config     map[string]any // fields of KubeletConfiguration, over the lab's own
 
 	Root, Manifests, PodLogs, Dir string // folders, made by Lab.Agent
 
@@ -36,7 +38,7 @@ type Agent struct {
 func (l *Lab) Agent(binary string) (*Agent, error) {
 	dir := l.Path("agent")
 	a := &Agent{
-		Binary: binary, lab: l, Dir: dir,
+		Binary: binary, Node: "lab", lab: l, Dir: dir,
 		Root: filepath.Join(dir, "root"), Manifests: filepath.Join(dir, "manifests"), PodLogs: filepath.Join(dir, "logs"),
 	}
 	for _, d := range []string{a.Root, a.Manifests, a.PodLogs} {
@@ -83,8 +85,11 @@ func (a *Agent) Start() error {
 		return fmt.Errorf("start agent: %w", err)
 	}
 	defer log.Close()
-	args := append([]string{"--config", a.ConfigFile(), "--root-dir", a.Root, "--hostname-override", "lab"}, a.Args...)
-	cmd := a.lab.Network.Command(a.Binary, args...)
+	args := []string{"--config", a.ConfigFile(), "--root-dir", a.Root, "--hostname-override", a.Node}
+	if a.Kubeconfig != "" {
+		args = append(args, "--kubeconfig", a.Kubeconfig)
+	}
+	cmd := a.lab.Network.Command(a.Binary, append(args, a.Args...)...)
 	cmd.Env = append(append(a.lab.Runtime.Programs.environ(), labEnv+"="+a.lab.ID), a.Env...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

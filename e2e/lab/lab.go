@@ -26,8 +26,9 @@ const cgroupPrefix = "nodeagent-"
 
 // Options says what node a lab is to make.
 type Options struct {
-	Version string // of the runtime: Containerd2 (default) or Containerd16
-	Subnet  string // of the pods. Default: 10.88.0.0/16
+	Version string        // of the runtime: Containerd2 (default) or Containerd16
+	Subnet  string        // of the pods. Default: 10.88.0.0/16
+	Plane   *ControlPlane // the node has a way to it and to its nodes; it says address and subnet
 }
 
 // Lab is one node: a network, a runtime with the lab's images in it, and a
@@ -76,7 +77,7 @@ func build(tb TB, o Options) (*Lab, error) {
 	if l.Images, err = BuildImages(); err != nil {
 		return nil, err
 	}
-	if l.Network, err = NewNetwork("lab-" + id); err != nil {
+	if err := l.connect(&o); err != nil {
 		return nil, err
 	}
 	l.Runtime, err = NewRuntime(RuntimeOptions{
@@ -96,6 +97,20 @@ func build(tb TB, o Options) (*Lab, error) {
 	}
 	l.CRI, err = DialCRI(l.Runtime.Socket())
 	return l, err
+}
+
+// connect makes the node's network, and its way to the control plane.
+func (l *Lab) connect(o *Options) (err error) {
+	address := NodeAddress
+	if o.Plane != nil {
+		if address, o.Subnet, err = o.Plane.nextNode(); err != nil {
+			return err
+		}
+	}
+	if l.Network, err = NewNetwork("lab-"+l.ID, address); err != nil || o.Plane == nil {
+		return err
+	}
+	return o.Plane.join(l.Network, l.ID, o.Subnet)
 }
 
 func newID() string {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,35 +17,46 @@ import (
 
 const netnsDir = "/var/run/netns"
 
-// NodeAddress is the node's own address in each Network, on a bridge that
-// leads nowhere (TEST-NET-1): nothing leaves the machine.
+// NodeAddress is the address of a node that stands alone. It and those of
+// nodes with a control plane are of TEST-NET-1: nothing leaves the machine.
 const NodeAddress = "192.0.2.1"
 
 // Network is a network namespace that stands for one node's network. The nil
 // Network is the host's own.
 type Network struct {
-	Name string // as `ip netns` shows it
+	Name    string // as `ip netns` shows it
+	Address string // the node's own
 }
 
 // NewNetwork makes a namespace with loopback up and a bridge node0 that has
-// NodeAddress. Close removes it.
-func NewNetwork(name string) (*Network, error) {
-	n := &Network{Name: name}
+// the address and leads nowhere. Close removes it.
+func NewNetwork(name, address string) (*Network, error) {
+	n := &Network{Name: name, Address: address}
 	if err := ip("netns", "add", name); err != nil {
 		return nil, err
 	}
-	for _, args := range [][]string{
-		{"link", "set", "lo", "up"},
-		{"link", "add", "node0", "type", "bridge"},
-		{"addr", "add", NodeAddress + "/24", "dev", "node0"},
-		{"link", "set", "node0", "up"},
-	} {
-		if err := ip(append([]string{"-n", name}, args...)...); err != nil {
-			return nil, errors.Join(err, n.Close())
-		}
+	err := errors.Join(
+		n.ip("link", "set", "lo", "up"),
+		// A bridge would else take the lowest of its ports' addresses, and
+		// change it under open connections when a port comes.
+		n.ip("link", "add", "node0", "address", hardwareAddress(address), "type", "bridge"),
+		n.ip("addr", "add", address+"/24", "dev", "node0"),
+		n.ip("link", "set", "node0", "up"),
+	)
+	if err != nil {
+		return nil, errors.Join(err, n.Close())
 	}
 	return n, nil
 }
+
+// hardwareAddress is a locally administered one that says the IPv4 address.
+func hardwareAddress(address string) string {
+	b := netip.MustParseAddr(address).As4()
+	return net.HardwareAddr{2, 0, b[0], b[1], b[2], b[3]}.String()
+}
+
+// ip configures the namespace.
+func (n *Network) ip(args ...string) error { return ip(append([]string{"-n", n.Name}, args...)...) }
 
 func ip(args ...string) error {
 	out, err := exec.Command("ip", args...).CombinedOutput()

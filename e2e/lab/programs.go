@@ -93,6 +93,12 @@ func cacheDir() string {
 	return filepath.Join(home, ".cache", "nodeagent")
 }
 
+// ControlPlaneDir has the programs of Kubernetes, the peer among them, and kine.
+func ControlPlaneDir() string {
+	v := versions()
+	return filepath.Join(cacheDir(), fmt.Sprintf("kubernetes-%s-kine-%s", v["KUBERNETES"], v["KINE"]))
+}
+
 func versions() map[string]string {
 	v := map[string]string{}
 	for line := range strings.Lines(versionsEnv) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -36,15 +37,16 @@ func poll(ctx context.Context, f func() error) error {
 	}
 }
 
+// information is how containerd, Kubernetes and kine begin such lines.
+var information = regexp.MustCompile(` level=info |^I[0-9]{4} |INFO.*\[`)
+
 // tail returns the last lines of a file that are no mere information.
 func tail(path string, lines int) string {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return err.Error()
 	}
-	all := slices.DeleteFunc(strings.Split(strings.TrimRight(string(data), "\n"), "\n"), func(line string) bool {
-		return strings.Contains(line, " level=info ")
-	})
+	all := slices.DeleteFunc(strings.Split(strings.TrimRight(string(data), "\n"), "\n"), information.MatchString)
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
 

@@ -95,7 +95,13 @@ func (a *Agent) build(root string) (*parts, error) {
 	}
 	known := &objects.Store{}
 	variables := env.Resolver{Objects: known, HostIPs: m.ips, Allocatable: m.allocatable}
-	joined, err := a.join()
+	tree := newTree(a.config, m.limit, a.log)
+	client, err := cri.Dial(runtimeOptions(a.config, root, m, tree))
+	if err != nil {
+		return nil, err
+	}
+	tree.runtime = client
+	joined, err := a.join(m, client)
 	if err != nil {
 		return nil, err
 	}
@@ -107,18 +113,13 @@ func (a *Agent) build(root string) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	tree := newTree(a.config, m.limit, a.log)
-	client, err := cri.Dial(runtimeOptions(a.config, root, m, tree))
-	if err != nil {
-		return nil, err
-	}
-	tree.runtime = client
 	allocated, actuated := a.takenOver(root)
 	sources := a.sources()
 	var world syncloop.World
+	var seen func(cri.Runtime, error)
 	if joined != nil {
 		sources = append(sources, joined.source)
-		world = joined.world()
+		world, seen = joined.world(), joined.runtime.see
 	}
 	handlers := probe.New(client, config.Release())
 	host := ledger.Host{AppArmor: node.AppArmor(), Swap: client.Swaps()}
@@ -127,10 +128,11 @@ func (a *Agent) build(root string) (*parts, error) {
 		Runtime: client, Volumes: vols, Cgroups: tree, Records: store, Probes: handlers, Hooks: handlers, Log: a.log,
 		States: checkpoint.New(root), Allocated: allocated, Actuated: actuated,
 		Sources: names(sources), Known: a.known(store),
+		Offline: syncloop.Offline{Boot: bootID(), Start: a.config.Node.OfflineStart},
 		Ledger:  ledger.Ledger{Allocatable: m.allocatable, Sysctls: k.AllowedUnsafeSysctls, Host: host, Users: users},
 		Node:    pod.Node{Name: a.config.Node.Name, HostIPs: m.ips, MaxBackoff: maxBackoff(a.config)},
 		Slots:   2 * runtime.NumCPU(),
-		Timeout: k.RuntimeRequestTimeout.Duration, Connected: tree.connect, Fault: a.fault,
+		Timeout: k.RuntimeRequestTimeout.Duration, Connected: tree.connect, Seen: seen, Fault: a.fault,
 	})
 	if joined != nil {
 		joined.loop = loop

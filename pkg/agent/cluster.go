@@ -9,6 +9,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/nodeagent/nodeagent/pkg/credentials"
+	"github.com/nodeagent/nodeagent/pkg/cri"
+	"github.com/nodeagent/nodeagent/pkg/node"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 	"github.com/nodeagent/nodeagent/pkg/source"
 	"github.com/nodeagent/nodeagent/pkg/status"
@@ -24,17 +26,19 @@ type cluster struct {
 	status      *status.Writer
 	events      *status.Events
 	pods        *credentials.PodIdentity
+	runtime     *runtimeSeen
+	node        *node.Reporter
 	loop        *syncloop.Loop
 }
 
 // join prepares to be a node of a cluster; nil when none is configured. It asks
 // nobody yet.
-func (a *Agent) join() (*cluster, error) {
+func (a *Agent) join(m machine, runtime *cri.Client) (*cluster, error) {
 	if !a.joined() {
 		return nil, nil
 	}
 	k := &a.config.Kubelet
-	c := &cluster{}
+	c := &cluster{runtime: newRuntimeSeen()}
 	var err error
 	c.credentials, err = credentials.Open(credentials.Options{
 		NodeName:   a.config.Node.Name,
@@ -49,6 +53,9 @@ func (a *Agent) join() (*cluster, error) {
 	}
 	c.pods = credentials.NewPodIdentity(c.client, a.config.Node.Name)
 	if c.events, err = a.events(c.credentials); err != nil {
+		return nil, err
+	}
+	if c.node, err = a.nodeReport(m, c, runtime); err != nil {
 		return nil, err
 	}
 	c.status = status.New(status.Options{Client: c.client, Node: func() pod.Node { return c.loop.Node() }, Log: a.log})
@@ -112,4 +119,5 @@ func (c *cluster) run(ctx context.Context, g *errgroup.Group) {
 	g.Go(func() error { return c.credentials.Run(ctx) })
 	g.Go(func() error { return c.status.Run(ctx) })
 	g.Go(func() error { return c.pods.Run(ctx, c.loop.Renew) })
+	g.Go(func() error { return c.reportNode(ctx) })
 }

@@ -108,12 +108,12 @@ func (i *PodIdentity) requestToken(ctx context.Context, p *v1.Pod, from *v1.Serv
 		return token{}, fmt.Errorf("the apiserver answered without a token")
 	}
 	expires := got.Status.ExpirationTimestamp.Time
-	return token{text: []byte(got.Status.Token), expires: expires, renew: renewal(time.Now(), expires, got.Spec.ExpirationSeconds)}, nil
+	return token{text: []byte(got.Status.Token), expires: expires, renew: tokenRenewal(time.Now(), expires, got.Spec.ExpirationSeconds)}, nil
 }
 
-// renewal is when to ask for the token after one that expires then, and lives
+// tokenRenewal is when to ask for the token after one that expires then, and lives
 // for those seconds.
-func renewal(now, expires time.Time, seconds *int64) time.Time {
+func tokenRenewal(now, expires time.Time, seconds *int64) time.Time {
 	life := expires.Sub(now)
 	if seconds != nil {
 		life = time.Duration(*seconds) * time.Second

@@ -12,7 +12,7 @@ import (
 // New is a pod that a source wants or the runtime shows. A record, if there
 // is one, says what an earlier process knew.
 func New(w Wanted, view View, r *Record) Pod {
-	p := Pod{Spec: w.Spec, Origin: w.Origin, Hashes: w.Hashes, Started: w.At, Phase: v1.PodPending}
+	p := Pod{Spec: w.Spec, Origin: w.Origin, Hashes: w.Hashes, Started: w.At, Phase: v1.PodPending, Setup: Setup{Boot: w.Boot}}
 	if r != nil {
 		if r.Granted && r.Spec != nil {
 			p.Spec, p.Resize.Actuated = r.Spec, r.Actuated

@@ -15,6 +15,7 @@ type Wanted struct {
 	Spec   *v1.Pod
 	Origin string
 	Hashes map[string]string
+	Boot   string // as in Setup
 	// Allocated and Actuated are what another agent granted and gave to the pod,
 	// which runs; nil if none did. A record that says otherwise is older.
 	Allocated, Actuated *Resources

@@ -237,6 +237,8 @@ type Setup struct {
 	Restarting string
 	// Seen is when the newest view of the runtime began to be read.
 	Seen time.Time
+	// Boot is the machine's boot in which the pod is run, by the kernel's ID.
+	Boot string
 	// Failures of the steps that are tried again, by Action.Key.
 	Failures map[string]Failure
 	// Recorded is the durable part as it was last written to disk.
@@ -298,6 +300,7 @@ type Record struct {
 	// Spec has the resources that were granted, not those that are wished.
 	Spec       *v1.Pod               `json:"spec"`
 	Origin     string                `json:"origin"`
+	Boot       string                `json:"boot,omitempty"` // as in Setup
 	Granted    bool                  `json:"granted"`
 	Started    time.Time             `json:"started"`
 	Phase      v1.PodPhase           `json:"phase,omitempty"`

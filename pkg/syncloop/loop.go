@@ -44,6 +44,8 @@ type Config struct {
 	// Sources are the names of all sources that will deliver. Nothing is ended
 	// before each has done so once.
 	Sources []string
+	// Offline says what becomes of pods while their apiserver is not reached.
+	Offline Offline
 	// Known are the records that an earlier process left.
 	Known map[types.UID]pod.Record
 	// Allocated and Actuated are the resources that another agent granted and
@@ -61,6 +63,9 @@ type Config struct {
 	// Connected is called whenever the runtime has answered, before anything is
 	// asked of it; its error counts as the runtime's.
 	Connected func(context.Context) error
+	// Seen is told how the runtime is whenever it was looked at, and why it is
+	// lost; it must not block. Nil for nobody.
+	Seen func(cri.Runtime, error)
 	// Fault is called at the named points before and after each action; tests
 	// end the process there. Nil for none.
 	Fault func(point string)
@@ -87,6 +92,7 @@ type Loop struct {
 	ended   map[types.UID]bool      // told to end
 	spared  map[types.UID]bool      // orphans left alone, and told of
 	swept   bool                    // orphans were looked for
+	alone   bool                    // the apiserver was waited for long enough
 	work    sync.WaitGroup
 }
 
@@ -120,6 +126,7 @@ func (l *Loop) Run(ctx context.Context, updates <-chan source.Update) error {
 	l.work.Go(func() { l.watch(ctx) })
 	l.work.Go(func() { l.balance(ctx) })
 	l.work.Go(func() { l.keepStates(ctx) })
+	l.work.Go(func() { l.lookAround(ctx) })
 	for {
 		select {
 		case <-ctx.Done():
@@ -143,6 +150,9 @@ func (l *Loop) read(ctx context.Context, mail any) {
 		l.drop(ctx, types.UID(m))
 	case folders:
 		l.clear(ctx, m)
+	case alone:
+		l.alone = true
+		l.reconcile(ctx)
 	case question:
 		// That it was read is the answer.
 	}
@@ -294,7 +304,7 @@ func (l *Loop) reconcile(ctx context.Context) {
 // want tells the pod's actor what is wanted, or starts one. A pod that is
 // being ended begins anew once nothing is left of it.
 func (l *Loop) want(ctx context.Context, d source.Desired) {
-	w := pod.Wanted{At: time.Now(), Spec: d.Pod, Origin: d.Origin}
+	w := pod.Wanted{At: time.Now(), Spec: d.Pod, Origin: d.Origin, Boot: l.Offline.Boot}
 	a := l.actor(d.Pod.UID)
 	switch {
 	case a == nil:

@@ -154,7 +154,7 @@ func (l *Loop) held() []source.Desired {
 			out = append(out, source.Desired{Pod: r.Spec, Origin: r.Origin})
 		}
 	}
-	return out
+	return append(out, l.unconfirmed()...)
 }
 
 // sweep ends what no source wants: pods in the runtime, records, folders. It
