@@ -11,6 +11,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/credentials"
 	"github.com/nodeagent/nodeagent/pkg/cri"
 	"github.com/nodeagent/nodeagent/pkg/node"
+	"github.com/nodeagent/nodeagent/pkg/objects"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 	"github.com/nodeagent/nodeagent/pkg/source"
 	"github.com/nodeagent/nodeagent/pkg/status"
@@ -20,25 +21,26 @@ import (
 
 // cluster is what a node has that joined one.
 type cluster struct {
+	name        string // of the node
 	credentials *credentials.Cluster
 	client      kubernetes.Interface
 	source      source.Source
 	status      *status.Writer
 	events      *status.Events
-	pods        *credentials.PodIdentity
 	runtime     *runtimeSeen
 	node        *node.Reporter
+	pods        *credentials.PodIdentity
 	loop        *syncloop.Loop
 }
 
 // join prepares to be a node of a cluster; nil when none is configured. It asks
 // nobody yet.
-func (a *Agent) join(m machine, runtime *cri.Client) (*cluster, error) {
+func (a *Agent) join(m machine, runtime *cri.Client, known *objects.Store) (*cluster, error) {
 	if !a.joined() {
 		return nil, nil
 	}
 	k := &a.config.Kubelet
-	c := &cluster{runtime: newRuntimeSeen()}
+	c := &cluster{name: a.config.Node.Name, runtime: newRuntimeSeen()}
 	var err error
 	c.credentials, err = credentials.Open(credentials.Options{
 		NodeName:   a.config.Node.Name,
@@ -51,7 +53,6 @@ func (a *Agent) join(m machine, runtime *cri.Client) (*cluster, error) {
 	if c.client, err = kubernetes.NewForConfig(c.credentials.Config()); err != nil {
 		return nil, fmt.Errorf("client of the apiserver: %w", err)
 	}
-	c.pods = credentials.NewPodIdentity(c.client, a.config.Node.Name)
 	if c.events, err = a.events(c.credentials); err != nil {
 		return nil, err
 	}
@@ -59,8 +60,16 @@ func (a *Agent) join(m machine, runtime *cri.Client) (*cluster, error) {
 		return nil, err
 	}
 	c.status = status.New(status.Options{Client: c.client, Node: func() pod.Node { return c.loop.Node() }, Log: a.log})
-	c.source = source.NewAPI(source.APIOptions{Client: c.client, NodeName: a.config.Node.Name, Ready: c.credentials.Ready(),
-		Seen: c.status.Seen, Gone: c.status.Gone})
+	// With a rate of its own: a node that reads what its pods refer to must not
+	// keep a status waiting.
+	reader, err := kubernetes.NewForConfig(c.credentials.Config())
+	if err != nil {
+		return nil, fmt.Errorf("client for pods: %w", err)
+	}
+	c.pods = credentials.NewPodIdentity(reader, a.config.Node.Name)
+	c.source = source.NewAPI(source.APIOptions{Client: reader, NodeName: a.config.Node.Name, Ready: c.credentials.Ready(),
+		Seen: c.status.Seen, Gone: c.status.Gone, Log: a.log,
+		Objects: known, Renew: func(changed map[objects.Key]bool) { c.loop.Renew(changed) }})
 	return c, nil
 }
 
@@ -118,6 +127,6 @@ func (c *cluster) run(ctx context.Context, g *errgroup.Group) {
 	})
 	g.Go(func() error { return c.credentials.Run(ctx) })
 	g.Go(func() error { return c.status.Run(ctx) })
-	g.Go(func() error { return c.pods.Run(ctx, c.loop.Renew) })
 	g.Go(func() error { return c.reportNode(ctx) })
+	g.Go(func() error { return c.pods.Run(ctx, c.loop.RenewPod) })
 }
