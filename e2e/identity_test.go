@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -99,7 +100,7 @@ func TestPodIdentity(t *testing.T) {
 		name string
 		test func(*joined)
 	}{
-		{"TokenIsBoundToPod", (*joined).tokenIsBound}, {"BundleFollowsItsChange", (*joined).bundleFollows}, {"CertificateOfASigner", (*joined).certificate},
+		{"EveryPodCanAskTheApiserver", (*joined).canAsk}, {"TokenIsBoundToPod", (*joined).tokenIsBound}, {"BundleFollowsItsChange", (*joined).bundleFollows}, {"CertificateOfASigner", (*joined).certificate},
 		{"NothingIsForbidden", (*joined).nothingForbidden}, {"TokenOutlivesApiserverAndAgent", (*joined).tokenOutlives},
 	} {
 		t.Run(part.name, func(t *testing.T) {
@@ -107,6 +108,24 @@ func TestPodIdentity(t *testing.T) {
 			one.bed = &bed{j.Lab, j.Agent, t}
 			part.test(&one)
 		})
+	}
+}
+
+// canAsk: a pod that says nothing of it finds what a client in it needs.
+func (j *joined) canAsk() {
+	j.create(spec("asks", ""))
+	p := j.waitReady("asks")
+	const dir = "/var/run/secrets/kubernetes.io/serviceaccount/"
+	if got := j.shown(p, dir+"namespace"); got != j.ns {
+		j.t.Errorf("namespace %q", got)
+	}
+	ca, err := os.ReadFile(j.plane.CAFile())
+	j.must(err)
+	if got := j.shown(p, dir+"ca.crt"); got != strings.TrimSpace(string(ca)) {
+		j.t.Errorf("authority %s", got)
+	}
+	if s := j.review(j.shown(p, dir+"token")); !s.Authenticated || s.User.Extra["authentication.kubernetes.io/pod-uid"][0] != string(p.UID) {
+		j.t.Errorf("the token is of %+v", s)
 	}
 }
 
