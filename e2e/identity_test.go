@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"math/big"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -275,14 +276,13 @@ func (j *joined) sign(ctx context.Context, ca *authority) error {
 	return nil
 }
 
-// tokenOutlives: while the apiserver is away the agent starts again, and then the
-// pod's container: with the token that the volume has.
+// tokenOutlives: while the apiserver is away the pod's container starts again, and
+// so does the agent: both go on with the token that the volume has.
 func (j *joined) tokenOutlives() {
 	j.create(withVolume("kept", "", "{serviceAccountToken: {path: api}}"))
 	p := j.waitReady("kept")
 	token := j.shown(p, "/id/api")
 	j.must(j.plane.StopAPIServer())
-	j.restart()
 	first := j.instances(string(p.UID))["main"]
 	j.exec(first, "kill", "1")
 	j.eventually("the container starts again", 60*time.Second, func() error {
@@ -291,10 +291,14 @@ func (j *joined) tokenOutlives() {
 		}
 		return nil
 	})
+	j.restart()
+	j.awaitTold("kept", "FailedMount", "fetch a token of service account "+j.ns+"/default")
 	if got := j.shown(p, "/id/api"); got != token {
 		j.t.Error("it has another token")
 	}
-	j.awaitTold("kept", "FailedMount", "fetch a token of service account "+j.ns+"/default")
+	if waits := j.pod("kept").Waits; slices.Contains(waits, "volumes are being mounted") {
+		j.t.Errorf("its volumes can't be used: it waits for %q", waits)
+	}
 	j.must(j.plane.StartAPIServer())
 	j.eventually("the volume has a new token", 90*time.Second, func() error {
 		if j.shown(p, "/id/api") == token {
