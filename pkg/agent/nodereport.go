@@ -41,6 +41,7 @@ func (a *Agent) nodeReport(m machine, to *cluster, runtime *cri.Client) (*node.R
 			settings.IPs = append(settings.IPs, ip.String())
 		}
 	}
+	finder := node.Finder{Name: c.Node.Name, Configured: c.Node.IPs}
 	r := node.NewReporter(node.ReporterOptions{
 		Client: to.client, Heartbeat: heartbeat, Settings: settings,
 		Machine: node.Machine{Capacity: m.capacity, Allocatable: m.allocatable, Port: k.Port, Info: info, Features: declaredFeatures(c)},
@@ -52,7 +53,7 @@ func (a *Agent) nodeReport(m machine, to *cluster, runtime *cri.Client) (*node.R
 			if settings.External && len(c.Node.IPs) == 0 {
 				return []string{}, nil // its cloud knows them
 			}
-			return node.InternalIPs(ctx, c.Node.Name, c.Node.IPs)
+			return finder.Find(ctx)
 		},
 		Runtime: to.runtime.now, Images: runtime.Images, PodCIDR: runtime.SetPodCIDR,
 		Changed: func(*v1.Node) {}, Events: to.events, Log: a.log,
@@ -136,4 +137,3 @@ func handlersOf(rt cri.Runtime) []v1.NodeRuntimeHandler {
 	slices.SortFunc(out, func(a, b v1.NodeRuntimeHandler) int { return cmp.Compare(a.Name, b.Name) })
 	return out
 }
-
