@@ -66,6 +66,9 @@ type Config struct {
 	// Seen is told how the runtime is whenever it was looked at, and why it is
 	// lost; it must not block. Nil for nobody.
 	Seen func(cri.Runtime, error)
+	// AskNode has the node's object read anew, and SetNode called with it before
+	// it returns. Nil without an apiserver.
+	AskNode func(context.Context) error
 	// Fault is called at the named points before and after each action; tests
 	// end the process there. Nil for none.
 	Fault func(point string)
@@ -182,7 +185,7 @@ func (l *Loop) take(u source.Update) {
 	l.mu.Lock()
 	l.merge = l.merge.With(u)
 	l.mu.Unlock()
-	l.renew(l.Objects.Replace(beside, l.merge.Objects()))
+	l.Renew(l.Objects.Replace(beside, l.merge.Objects()))
 	for _, c := range l.merge.Conflicts() {
 		if !slices.Contains(before, c) {
 			l.Log.Error("manifest is not taken", "origin", c.Origin, "pod", c.Pod, "object", c.Object, "field", c.Field, "problem", c.Message)
@@ -190,12 +193,23 @@ func (l *Loop) take(u source.Update) {
 	}
 }
 
-// renew tells the pods that refer to what has changed.
-func (l *Loop) renew(changed map[objects.Key]bool) {
+// Renew tells the pods that refer to what has changed. It is safe for
+// concurrent use and does not block.
+func (l *Loop) Renew(changed map[objects.Key]bool) {
+	if len(changed) == 0 {
+		return
+	}
 	for _, a := range l.all() {
 		if objects.Mentions(a.now.Load().Spec, changed) {
 			a.mail.put(pod.Renewed{At: time.Now()})
 		}
+	}
+}
+
+// RenewPod has the pod's volumes brought up to date: what one shows has changed.
+func (l *Loop) RenewPod(uid types.UID) {
+	if a := l.actor(uid); a != nil {
+		a.mail.put(pod.Renewed{At: time.Now()})
 	}
 }
 
@@ -347,6 +361,9 @@ func (l *Loop) start(ctx context.Context, w pod.Wanted) *actor {
 	l.mu.Lock()
 	l.actors[uid] = a
 	l.mu.Unlock()
+	if l.grants.leaves(uid) {
+		l.preempt([]types.UID{uid}) // decided when it had no actor yet
+	}
 	l.work.Go(func() {
 		if a.run(ctx) {
 			l.mail.put(removed(uid))
