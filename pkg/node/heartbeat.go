@@ -49,3 +49,6 @@ func (h hangUp) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	return answer, err
 }
+
+// WrappedRoundTripper lets client-go find what cancels requests.
+func (h hangUp) WrappedRoundTripper() http.RoundTripper { return h.next }
