@@ -166,14 +166,6 @@ func (j *joined) tokenIsBound() {
 	})
 }
 
-func (j *joined) nothingForbidden() {
-	refused, err := j.plane.Requests(func(r lab.Request) bool { return r.User == "system:node:"+j.Node && r.Code == 403 })
-	j.must(err)
-	for _, r := range refused {
-		j.t.Errorf("forbidden: %s %s", r.Verb, r.URI)
-	}
-}
-
 func (j *joined) bundleFollows() {
 	one, two := newAuthority(j.t, "one"), newAuthority(j.t, "two")
 	all := j.client.CertificatesV1beta1().ClusterTrustBundles()
