@@ -93,7 +93,7 @@ func (a *Agent) build(root string) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	known := &objects.Store{}
+	known := &objects.Store{Remote: a.joined()}
 	variables := env.Resolver{Objects: known, HostIPs: m.ips, Allocatable: m.allocatable}
 	tree := newTree(a.config, m.limit, a.log)
 	client, err := cri.Dial(runtimeOptions(a.config, root, m, tree))
@@ -101,9 +101,12 @@ func (a *Agent) build(root string) (*parts, error) {
 		return nil, err
 	}
 	tree.runtime = client
-	joined, err := a.join(m, client)
+	joined, err := a.join(m, client, known)
 	if err != nil {
 		return nil, err
+	}
+	if known.Remote {
+		variables.Services = known.Services
 	}
 	vols, err := volumes.New(root, quantity(m.allocatable, v1.ResourceMemory), variables, joined.identity())
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/credentials"
 	"github.com/nodeagent/nodeagent/pkg/cri"
 	"github.com/nodeagent/nodeagent/pkg/node"
+	"github.com/nodeagent/nodeagent/pkg/objects"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 	"github.com/nodeagent/nodeagent/pkg/source"
 	"github.com/nodeagent/nodeagent/pkg/status"
@@ -34,7 +35,7 @@ type cluster struct {
 
 // join prepares to be a node of a cluster; nil when none is configured. It asks
 // nobody yet.
-func (a *Agent) join(m machine, runtime *cri.Client) (*cluster, error) {
+func (a *Agent) join(m machine, runtime *cri.Client, known *objects.Store) (*cluster, error) {
 	if !a.joined() {
 		return nil, nil
 	}
@@ -60,8 +61,15 @@ func (a *Agent) join(m machine, runtime *cri.Client) (*cluster, error) {
 		return nil, err
 	}
 	c.status = status.New(status.Options{Client: c.client, Node: func() pod.Node { return c.loop.Node() }, Log: a.log})
-	c.source = source.NewAPI(source.APIOptions{Client: c.client, NodeName: a.config.Node.Name, Ready: c.credentials.Ready(),
-		Seen: c.status.Seen, Gone: c.status.Gone})
+	// With a rate of its own: a node that reads what its pods refer to must not
+	// keep a status waiting.
+	reader, err := kubernetes.NewForConfig(c.credentials.Config())
+	if err != nil {
+		return nil, fmt.Errorf("client for pods: %w", err)
+	}
+	c.source = source.NewAPI(source.APIOptions{Client: reader, NodeName: a.config.Node.Name, Ready: c.credentials.Ready(),
+		Seen: c.status.Seen, Gone: c.status.Gone, Log: a.log,
+		Objects: known, Renew: func(changed map[objects.Key]bool) { c.loop.Renew(changed) }})
 	return c, nil
 }
 
@@ -120,5 +128,5 @@ func (c *cluster) run(ctx context.Context, g *errgroup.Group) {
 	g.Go(func() error { return c.credentials.Run(ctx) })
 	g.Go(func() error { return c.status.Run(ctx) })
 	g.Go(func() error { return c.reportNode(ctx) })
-	g.Go(func() error { return c.pods.Run(ctx, c.loop.Renew) })
+	g.Go(func() error { return c.pods.Run(ctx, c.loop.RenewPod) })
 }

@@ -185,7 +185,7 @@ func (l *Loop) take(u source.Update) {
 	l.mu.Lock()
 	l.merge = l.merge.With(u)
 	l.mu.Unlock()
-	l.renew(l.Objects.Replace(beside, l.merge.Objects()))
+	l.Renew(l.Objects.Replace(beside, l.merge.Objects()))
 	for _, c := range l.merge.Conflicts() {
 		if !slices.Contains(before, c) {
 			l.Log.Error("manifest is not taken", "origin", c.Origin, "pod", c.Pod, "object", c.Object, "field", c.Field, "problem", c.Message)
@@ -193,8 +193,12 @@ func (l *Loop) take(u source.Update) {
 	}
 }
 
-// renew tells the pods that refer to what has changed.
-func (l *Loop) renew(changed map[objects.Key]bool) {
+// Renew tells the pods that refer to what has changed. It is safe for
+// concurrent use and does not block.
+func (l *Loop) Renew(changed map[objects.Key]bool) {
+	if len(changed) == 0 {
+		return
+	}
 	for _, a := range l.all() {
 		if objects.Mentions(a.now.Load().Spec, changed) {
 			a.mail.put(pod.Renewed{At: time.Now()})
@@ -202,8 +206,8 @@ func (l *Loop) renew(changed map[objects.Key]bool) {
 	}
 }
 
-// Renew has the pod's volumes brought up to date: what one shows has changed.
-func (l *Loop) Renew(uid types.UID) {
+// RenewPod has the pod's volumes brought up to date: what one shows has changed.
+func (l *Loop) RenewPod(uid types.UID) {
 	if a := l.actor(uid); a != nil {
 		a.mail.put(pod.Renewed{At: time.Now()})
 	}
