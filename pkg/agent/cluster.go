@@ -53,7 +53,6 @@ func (a *Agent) join(m machine, runtime *cri.Client, known *objects.Store) (*clu
 	if c.client, err = kubernetes.NewForConfig(c.credentials.Config()); err != nil {
 		return nil, fmt.Errorf("client of the apiserver: %w", err)
 	}
-	c.pods = credentials.NewPodIdentity(c.client, a.config.Node.Name)
 	if c.events, err = a.events(c.credentials); err != nil {
 		return nil, err
 	}
@@ -67,6 +66,7 @@ func (a *Agent) join(m machine, runtime *cri.Client, known *objects.Store) (*clu
 	if err != nil {
 		return nil, fmt.Errorf("client for pods: %w", err)
 	}
+	c.pods = credentials.NewPodIdentity(reader, a.config.Node.Name)
 	c.source = source.NewAPI(source.APIOptions{Client: reader, NodeName: a.config.Node.Name, Ready: c.credentials.Ready(),
 		Seen: c.status.Seen, Gone: c.status.Gone, Missed: c.status.Unsure, Log: a.log,
 		Objects: known, Renew: func(changed map[objects.Key]bool) { c.loop.Renew(changed) }})
