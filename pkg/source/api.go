@@ -82,7 +82,7 @@ func (s *apiSource) Run(ctx context.Context, out chan<- Update) error {
 		pods: map[types.UID][]objects.Key{}, watches: map[objects.Key]*objectWatch{}}
 	contact := contact{log: s.Log}
 	watched := reflection{ListWatch: s.selection(), example: &v1.Pod{}, store: &bound{s: s, ctx: ctx},
-		least: 50 * time.Millisecond, most: 2 * time.Second, asked: contact.note}
+		least: 50 * time.Millisecond, most: time.Second, asked: contact.note}
 	var work sync.WaitGroup
 	work.Go(func() { watched.run(ctx) })
 	err := s.send(ctx, out)

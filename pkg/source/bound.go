@@ -199,7 +199,9 @@ func (s *apiSource) check(p *v1.Pod) error {
 // equal, and says whether nothing differs that anybody can wish.
 func share(old, p *v1.Pod) bool {
 	same := sharedMeta(&old.ObjectMeta, &p.ObjectMeta)
-	if equality.Semantic.DeepEqual(&old.Spec, &p.Spec) {
+	// An apiserver counts the specs of a pod, from 1 on.
+	counted := p.Generation > 0 && p.Generation == old.Generation
+	if counted || equality.Semantic.DeepEqual(&old.Spec, &p.Spec) {
 		p.Spec = old.Spec
 	} else {
 		same = false

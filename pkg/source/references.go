@@ -127,7 +127,7 @@ func (r *references) watch(ctx context.Context, k objects.Key) *objectWatch {
 	list, example := r.selection(k)
 	in := &replica{objects: map[string]objects.Object{}, tell: func(found []objects.Object) { r.tell(k, w, found) }}
 	watched := reflection{ListWatch: list, example: example, store: in,
-		least: 20 * time.Millisecond, most: 10 * time.Second, watchFor: 30 * time.Minute,
+		least: 20 * time.Millisecond, most: 3 * time.Second, watchFor: 30 * time.Minute,
 		asked: func(err error) {
 			if err != nil {
 				w.question.Fail(reason(err))
