@@ -95,10 +95,20 @@ func (a *Agent) build(root string) (*parts, error) {
 	}
 	known := &objects.Store{Remote: a.joined()}
 	variables := env.Resolver{Objects: known, HostIPs: m.ips, Allocatable: m.allocatable}
+	tree := newTree(a.config, m.limit, a.log)
+	client, err := cri.Dial(runtimeOptions(a.config, root, m, tree))
+	if err != nil {
+		return nil, err
+	}
+	tree.runtime = client
+	joined, err := a.join(m, client, known)
+	if err != nil {
+		return nil, err
+	}
 	if known.Remote {
 		variables.Services = known.Services
 	}
-	vols, err := volumes.New(root, quantity(m.allocatable, v1.ResourceMemory), variables, nil)
+	vols, err := volumes.New(root, quantity(m.allocatable, v1.ResourceMemory), variables, joined.identity())
 	if err != nil {
 		return nil, err
 	}
@@ -106,22 +116,13 @@ func (a *Agent) build(root string) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	tree := newTree(a.config, m.limit, a.log)
-	client, err := cri.Dial(runtimeOptions(a.config, root, m, tree))
-	if err != nil {
-		return nil, err
-	}
-	tree.runtime = client
 	allocated, actuated := a.takenOver(root)
 	sources := a.sources()
-	joined, err := a.join(known)
-	if err != nil {
-		return nil, err
-	}
 	var world syncloop.World
+	var seen func(cri.Runtime, error)
 	if joined != nil {
 		sources = append(sources, joined.source)
-		world = joined.world()
+		world, seen = joined.world(), joined.runtime.see
 	}
 	handlers := probe.New(client, config.Release())
 	host := ledger.Host{AppArmor: node.AppArmor(), Swap: client.Swaps()}
@@ -134,7 +135,7 @@ func (a *Agent) build(root string) (*parts, error) {
 		Ledger:  ledger.Ledger{Allocatable: m.allocatable, Sysctls: k.AllowedUnsafeSysctls, Host: host, Users: users},
 		Node:    pod.Node{Name: a.config.Node.Name, HostIPs: m.ips, MaxBackoff: maxBackoff(a.config)},
 		Slots:   2 * runtime.NumCPU(),
-		Timeout: k.RuntimeRequestTimeout.Duration, Connected: tree.connect, Fault: a.fault,
+		Timeout: k.RuntimeRequestTimeout.Duration, Connected: tree.connect, Seen: seen, Fault: a.fault,
 	})
 	if joined != nil {
 		joined.loop = loop

@@ -9,11 +9,14 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/nodeagent/nodeagent/pkg/credentials"
+	"github.com/nodeagent/nodeagent/pkg/cri"
+	"github.com/nodeagent/nodeagent/pkg/node"
 	"github.com/nodeagent/nodeagent/pkg/objects"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 	"github.com/nodeagent/nodeagent/pkg/source"
 	"github.com/nodeagent/nodeagent/pkg/status"
 	"github.com/nodeagent/nodeagent/pkg/syncloop"
+	"github.com/nodeagent/nodeagent/pkg/volumes"
 )
 
 // cluster is what a node has that joined one.
@@ -23,17 +26,20 @@ type cluster struct {
 	source      source.Source
 	status      *status.Writer
 	events      *status.Events
+	runtime     *runtimeSeen
+	node        *node.Reporter
+	pods        *credentials.PodIdentity
 	loop        *syncloop.Loop
 }
 
 // join prepares to be a node of a cluster; nil when none is configured. It asks
 // nobody yet.
-func (a *Agent) join(known *objects.Store) (*cluster, error) {
+func (a *Agent) join(m machine, runtime *cri.Client, known *objects.Store) (*cluster, error) {
 	if !a.joined() {
 		return nil, nil
 	}
 	k := &a.config.Kubelet
-	c := &cluster{}
+	c := &cluster{runtime: newRuntimeSeen()}
 	var err error
 	c.credentials, err = credentials.Open(credentials.Options{
 		NodeName:   a.config.Node.Name,
@@ -46,7 +52,11 @@ func (a *Agent) join(known *objects.Store) (*cluster, error) {
 	if c.client, err = kubernetes.NewForConfig(c.credentials.Config()); err != nil {
 		return nil, fmt.Errorf("client of the apiserver: %w", err)
 	}
+	c.pods = credentials.NewPodIdentity(c.client, a.config.Node.Name)
 	if c.events, err = a.events(c.credentials); err != nil {
+		return nil, err
+	}
+	if c.node, err = a.nodeReport(m, c, runtime); err != nil {
 		return nil, err
 	}
 	c.status = status.New(status.Options{Client: c.client, Node: func() pod.Node { return c.loop.Node() }, Log: a.log})
@@ -65,6 +75,15 @@ func (a *Agent) join(known *objects.Store) (*cluster, error) {
 // joined says whether the node is to be one of a cluster.
 func (a *Agent) joined() bool {
 	return a.config.Paths.Kubeconfig != "" || a.config.Paths.BootstrapKubeconfig != ""
+}
+
+// identity is what proves to others which pods are on this node; nil for an
+// agent on its own.
+func (c *cluster) identity() volumes.Identity {
+	if c == nil {
+		return nil
+	}
+	return c.pods
 }
 
 // events makes events with connections and a rate of their own.
@@ -107,4 +126,6 @@ func (c *cluster) run(ctx context.Context, g *errgroup.Group) {
 	})
 	g.Go(func() error { return c.credentials.Run(ctx) })
 	g.Go(func() error { return c.status.Run(ctx) })
+	g.Go(func() error { return c.reportNode(ctx) })
+	g.Go(func() error { return c.pods.Run(ctx, c.loop.RenewPod) })
 }

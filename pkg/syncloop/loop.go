@@ -63,6 +63,9 @@ type Config struct {
 	// Connected is called whenever the runtime has answered, before anything is
 	// asked of it; its error counts as the runtime's.
 	Connected func(context.Context) error
+	// Seen is told how the runtime is whenever it was looked at, and why it is
+	// lost; it must not block. Nil for nobody.
+	Seen func(cri.Runtime, error)
 	// Fault is called at the named points before and after each action; tests
 	// end the process there. Nil for none.
 	Fault func(point string)
@@ -197,6 +200,13 @@ func (l *Loop) Renew(changed map[objects.Key]bool) {
 		if objects.Mentions(a.now.Load().Spec, changed) {
 			a.mail.put(pod.Renewed{At: time.Now()})
 		}
+	}
+}
+
+// RenewPod has the pod's volumes brought up to date: what one shows has changed.
+func (l *Loop) RenewPod(uid types.UID) {
+	if a := l.actor(uid); a != nil {
+		a.mail.put(pod.Renewed{At: time.Now()})
 	}
 }
 
