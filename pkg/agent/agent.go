@@ -120,7 +120,9 @@ func (a *Agent) build(root string) (*parts, error) {
 	sources := a.sources()
 	var world syncloop.World
 	var seen func(cri.Runtime, error)
+	var askNode func(context.Context) error
 	if joined != nil {
+		askNode = joined.askNode
 		sources = append(sources, joined.source)
 		world, seen = joined.world(), joined.runtime.see
 	}
@@ -132,10 +134,10 @@ func (a *Agent) build(root string) (*parts, error) {
 		States: checkpoint.New(root), Allocated: allocated, Actuated: actuated,
 		Sources: names(sources), Known: a.known(store),
 		Offline: syncloop.Offline{Boot: bootID(), Start: a.config.Node.OfflineStart},
-		Ledger:  ledger.Ledger{Allocatable: m.allocatable, Sysctls: k.AllowedUnsafeSysctls, Host: host, Users: users},
+		Ledger:  ledger.Ledger{Allocatable: m.allocatable, Node: nodeToChoose(a.config), Sysctls: k.AllowedUnsafeSysctls, Host: host, Users: users},
 		Node:    pod.Node{Name: a.config.Node.Name, HostIPs: m.ips, MaxBackoff: maxBackoff(a.config)},
 		Slots:   2 * runtime.NumCPU(),
-		Timeout: k.RuntimeRequestTimeout.Duration, Connected: tree.connect, Seen: seen, Fault: a.fault,
+		Timeout: k.RuntimeRequestTimeout.Duration, Connected: tree.connect, Seen: seen, AskNode: askNode, Fault: a.fault,
 	})
 	if joined != nil {
 		joined.loop = loop

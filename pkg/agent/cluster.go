@@ -21,6 +21,7 @@ import (
 
 // cluster is what a node has that joined one.
 type cluster struct {
+	name        string // of the node
 	credentials *credentials.Cluster
 	client      kubernetes.Interface
 	source      source.Source
@@ -39,7 +40,7 @@ func (a *Agent) join(m machine, runtime *cri.Client, known *objects.Store) (*clu
 		return nil, nil
 	}
 	k := &a.config.Kubelet
-	c := &cluster{runtime: newRuntimeSeen()}
+	c := &cluster{name: a.config.Node.Name, runtime: newRuntimeSeen()}
 	var err error
 	c.credentials, err = credentials.Open(credentials.Options{
 		NodeName:   a.config.Node.Name,

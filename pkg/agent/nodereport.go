@@ -3,17 +3,20 @@ package agent
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/version"
 	"k8s.io/component-helpers/nodedeclaredfeatures"
 	featuretypes "k8s.io/component-helpers/nodedeclaredfeatures/types"
 
 	"github.com/nodeagent/nodeagent/pkg/config"
 	"github.com/nodeagent/nodeagent/pkg/cri"
+	"github.com/nodeagent/nodeagent/pkg/ledger"
 	"github.com/nodeagent/nodeagent/pkg/node"
 )
 
@@ -32,15 +35,7 @@ func (a *Agent) nodeReport(m machine, to *cluster, runtime *cri.Client) (*node.R
 	if err != nil {
 		return nil, err
 	}
-	settings := node.Settings{
-		Name: c.Node.Name, Labels: c.Node.Labels, Taints: k.RegisterWithTaints, Register: *k.RegisterNode, ProviderID: k.ProviderID,
-		External: c.Node.CloudProvider == "external", Attach: *k.EnableControllerAttachDetach, MaxImages: *k.NodeStatusMaxImages,
-	}
-	for _, ip := range c.Node.IPs {
-		if !ip.IsUnspecified() {
-			settings.IPs = append(settings.IPs, ip.String())
-		}
-	}
+	settings := nodeSettings(c)
 	r := node.NewReporter(node.ReporterOptions{
 		Client: to.client, Heartbeat: heartbeat, Settings: settings,
 		Machine: node.Machine{Capacity: m.capacity, Allocatable: m.allocatable, Port: k.Port, Info: info, Features: declaredFeatures(c)},
@@ -55,10 +50,48 @@ func (a *Agent) nodeReport(m machine, to *cluster, runtime *cri.Client) (*node.R
 			return node.InternalIPs(ctx, c.Node.Name, c.Node.IPs)
 		},
 		Runtime: to.runtime.now, Images: runtime.Images, PodCIDR: runtime.SetPodCIDR,
-		Changed: func(*v1.Node) {}, Events: to.events, Log: a.log,
+		Changed: to.tellNode, Events: to.events, Log: a.log,
 	})
 	to.runtime.changed = r.Poke
 	return r, nil
+}
+
+func nodeSettings(c *config.Config) node.Settings {
+	k := &c.Kubelet
+	s := node.Settings{
+		Name: c.Node.Name, Labels: c.Node.Labels, Taints: k.RegisterWithTaints, Register: *k.RegisterNode, ProviderID: k.ProviderID,
+		External: c.Node.CloudProvider == "external", Attach: *k.EnableControllerAttachDetach, MaxImages: *k.NodeStatusMaxImages,
+	}
+	for _, ip := range c.Node.IPs {
+		if !ip.IsUnspecified() {
+			s.IPs = append(s.IPs, ip.String())
+		}
+	}
+	return s
+}
+
+// nodeToChoose is the node as pods choose among nodes, before its object is seen.
+func nodeToChoose(c *config.Config) ledger.Node {
+	s := nodeSettings(c)
+	return ledger.Node{Name: s.Name, Labels: node.Labels(s), Taints: node.Taints(s), Features: declaredFeatures(c)}
+}
+
+// tellNode tells by which labels and taints pods are let in. Without a Node the
+// last ones count.
+func (c *cluster) tellNode(n *v1.Node) {
+	if n != nil {
+		c.loop.SetNode(n.Labels, n.Spec.Taints)
+	}
+}
+
+// askNode does so with the newest ones.
+func (c *cluster) askNode(ctx context.Context) error {
+	n, err := c.client.CoreV1().Nodes().Get(ctx, c.name, metav1.GetOptions{})
+	if err != nil {
+		return fmt.Errorf("get node %s: %w", c.name, err)
+	}
+	c.tellNode(n)
+	return nil
 }
 
 // reportNode reports this node once there are credentials.

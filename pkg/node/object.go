@@ -79,21 +79,33 @@ const (
 func newNode(f Facts, now time.Time) *v1.Node {
 	n := &v1.Node{}
 	n.Name = f.Name
-	n.Labels = defaultLabels(f)
-	maps.Copy(n.Labels, f.Labels)
+	n.Labels = Labels(f.Settings)
 	n.Annotations = map[string]string{}
 	setAttach(n, f)
 	n.Spec.ProviderID = f.ProviderID
-	n.Spec.Taints = slices.Clone(f.Taints)
-	if f.External {
-		n.Spec.Taints = append(n.Spec.Taints, v1.Taint{Key: uninitializedTaint, Value: "true", Effect: v1.TaintEffectNoSchedule})
-	}
+	n.Spec.Taints = Taints(f.Settings)
 	return updated(n, f, now)
 }
 
-func defaultLabels(f Facts) map[string]string {
+// Labels are those that the node registers with.
+func Labels(s Settings) map[string]string {
+	labels := defaultLabels(s)
+	maps.Copy(labels, s.Labels)
+	return labels
+}
+
+// Taints are those that the node registers with.
+func Taints(s Settings) []v1.Taint {
+	taints := slices.Clone(s.Taints)
+	if s.External {
+		taints = append(taints, v1.Taint{Key: uninitializedTaint, Value: "true", Effect: v1.TaintEffectNoSchedule})
+	}
+	return taints
+}
+
+func defaultLabels(s Settings) map[string]string {
 	return map[string]string{
-		v1.LabelHostname: f.Name,
+		v1.LabelHostname: s.Name,
 		v1.LabelOSStable: goruntime.GOOS, kubeletapis.LabelOS: goruntime.GOOS,
 		v1.LabelArchStable: goruntime.GOARCH, kubeletapis.LabelArch: goruntime.GOARCH,
 	}
@@ -105,7 +117,7 @@ func defaultLabels(f Facts) map[string]string {
 // after the cluster's.
 func reconciled(old *v1.Node, f Facts) *v1.Node {
 	n := old.DeepCopy()
-	labels := defaultLabels(f)
+	labels := defaultLabels(f.Settings)
 	for key, value := range f.Labels {
 		if slices.Contains(kubeletapis.KubeletLabels(), key) {
 			labels[key] = value

@@ -29,8 +29,13 @@ type Ended struct {
 	Phase   v1.PodPhase
 	Reason  string
 	Message string
+	// Disruption is as in Stop.
+	Disruption string
 	// Unwanted: no source names the pod any more.
 	Unwanted bool
+	// Told is what people are to know of it, if it ends the pod: At, Seq and
+	// Count are filled in.
+	Told []Note
 }
 
 // Judged is the ledger's verdict.

@@ -114,13 +114,17 @@ func (l *planner) run() {
 	if !l.Setup.Prepared {
 		l.do(Action{Kind: Prepare, Why: "the pod's folders and cgroup"})
 	}
-	if l.Setup.Prepared {
+	lacks := l.lacks()
+	if l.Setup.Prepared && !lacks {
 		l.mount()
 	}
 	if !l.runtime() {
 		return
 	}
 	l.resize()
+	if lacks {
+		return // containers that another agent began go on
+	}
 	if !l.sandbox() {
 		l.pulls()
 		return

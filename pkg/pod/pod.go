@@ -97,6 +97,9 @@ type Stop struct {
 	Phase   v1.PodPhase
 	Reason  string
 	Message string
+	// Disruption, when set, is the message of the condition DisruptionTarget: the
+	// pod did nothing wrong, others needed what it had (behaviour row 1.3-7).
+	Disruption string `json:",omitempty"`
 	// Unwanted says that no source names the pod any more: all that is left
 	// of it is to be removed.
 	Unwanted bool

@@ -96,14 +96,19 @@ func (w *world) verbWant(a args, body []string) string {
 	return ""
 }
 
-// verbEnd asks for the pod's end: end grace=5s unwanted phase=Failed reason=R.
+// verbEnd asks for the pod's end: end grace=5s unwanted phase=Failed reason=R
+// disruption=M; with a disruption the reason is told.
 func (w *world) verbEnd(a args, _ []string) string {
 	grace := time.Duration(-1)
 	if s := a.named["grace"]; s != "" {
 		grace = duration(w.t, s)
 	}
+	var told []Note
+	if a.named["disruption"] != "" {
+		told = []Note{{Warning: true, Reason: a.named["reason"], Message: a.named["message"]}}
+	}
 	w.apply(Ended{At: w.now, Grace: grace, Phase: v1.PodPhase(a.named["phase"]), Reason: a.named["reason"],
-		Message: a.named["message"], Unwanted: a.has("unwanted")})
+		Message: a.named["message"], Disruption: a.named["disruption"], Unwanted: a.has("unwanted"), Told: told})
 	return ""
 }
 

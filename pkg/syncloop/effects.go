@@ -29,7 +29,7 @@ func (a *actor) do(ctx, wish context.Context, turn *waiter, p pod.Pod, act pod.A
 	var err error
 	switch act.Kind {
 	case pod.Admit:
-		verdict, failure := a.admit(p)
+		verdict, failure := a.admit(ctx, p)
 		if failure == nil {
 			return pod.Judged{At: time.Now(), Verdict: verdict}
 		}
@@ -92,10 +92,11 @@ func (a *actor) pullSecrets(p *v1.Pod) (secrets []*v1.Secret, told []pod.Note) {
 }
 
 // admit asks the ledger and writes the grant before anybody acts on it.
-func (a *actor) admit(p pod.Pod) (pod.Verdict, error) {
+func (a *actor) admit(ctx context.Context, p pod.Pod) (pod.Verdict, error) {
 	claim := ledger.ClaimOf(p.Spec)
-	v := a.loop.grants.admit(claim)
+	v := a.loop.ask(ctx, claim)
 	if v.State != pod.Granted {
+		a.loop.preempt(a.loop.grants.victims(claim.UID))
 		return v, nil
 	}
 	p.Verdict = v

@@ -66,6 +66,9 @@ type Config struct {
 	// Seen is told how the runtime is whenever it was looked at, and why it is
 	// lost; it must not block. Nil for nobody.
 	Seen func(cri.Runtime, error)
+	// AskNode has the node's object read anew, and SetNode called with it before
+	// it returns. Nil without an apiserver.
+	AskNode func(context.Context) error
 	// Fault is called at the named points before and after each action; tests
 	// end the process there. Nil for none.
 	Fault func(point string)
@@ -358,6 +361,9 @@ func (l *Loop) start(ctx context.Context, w pod.Wanted) *actor {
 	l.mu.Lock()
 	l.actors[uid] = a
 	l.mu.Unlock()
+	if l.grants.leaves(uid) {
+		l.preempt([]types.UID{uid}) // decided when it had no actor yet
+	}
 	l.work.Go(func() {
 		if a.run(ctx) {
 			l.mail.put(removed(uid))

@@ -72,7 +72,7 @@ func (l *Loop) enterKnown(found listed) {
 		}
 	}
 	for _, c := range others {
-		l.grants.admit(c)
+		l.grants.readmit(c)
 	}
 }
 

@@ -132,13 +132,13 @@ func (v *Volumes) Mount(ctx context.Context, p *v1.Pod) (paths map[string]string
 	if err := pod.CheckUID(p.UID); err != nil {
 		return nil, renew, fmt.Errorf("mount volumes of pod %s/%s: %w", p.Namespace, p.Name, err)
 	}
-	mentioned := mentioned(p)
+	used := pod.UsedVolumes(p)
 	paths = map[string]string{}
 	var errs []error
 	usable := true
 	for i := range p.Spec.Volumes {
 		vol := &p.Spec.Volumes[i]
-		if !mentioned[vol.Name] || vol.Image != nil {
+		if !used[vol.Name] || vol.Image != nil {
 			continue // an image is the runtime's to mount
 		}
 		ready, err := v.mount(ctx, p, vol)
@@ -284,20 +284,6 @@ func checkName(name string) error {
 		return fmt.Errorf("name %.260q: want letters, digits, '.' and '-'", name)
 	}
 	return nil
-}
-
-// mentioned are the names of volumes that a container mounts or maps.
-func mentioned(p *v1.Pod) map[string]bool {
-	names := map[string]bool{}
-	for c := range pod.Containers(p) {
-		for _, m := range c.VolumeMounts {
-			names[m.Name] = true
-		}
-		for _, d := range c.VolumeDevices {
-			names[d.Name] = true
-		}
-	}
-	return names
 }
 
 // source is the name of the field that says what kind the volume is. Without
