@@ -128,7 +128,7 @@ var fieldSettings = map[string]setting{
 	"volumePluginDir":                           {state: harmless, why: noVolumes},
 	"enableControllerAttachDetach":              {state: harmless, why: noVolumes},
 	"volumeStatsAggPeriod":                      {state: harmless, why: "usage of volumes is not measured"},
-	"configMapAndSecretChangeDetectionStrategy": {state: harmless, why: noCluster},
+	"configMapAndSecretChangeDetectionStrategy": {state: harmless, why: "what pods refer to is always watched", off: watches},
 
 	// The agent's own ports.
 	"healthzPort":                    {state: built},
@@ -166,9 +166,9 @@ var fieldSettings = map[string]setting{
 	"nodeStatusMaxImages":       {state: built},
 	"eventRecordQPS":            {state: built},
 	"eventBurst":                {state: built},
-	"contentType":               {state: harmless, why: noCluster},
-	"kubeAPIQPS":                {state: harmless, why: noCluster},
-	"kubeAPIBurst":              {state: harmless, why: noCluster},
+	"contentType":               {state: built},
+	"kubeAPIQPS":                {state: built},
+	"kubeAPIBurst":              {state: built},
 }
 
 // flagSettings says the same of the flags that stand for no field. Those that
@@ -198,6 +198,10 @@ func enforcesPodsOrLess(k *kubeletv1beta1.KubeletConfiguration) bool {
 		}
 	}
 	return true
+}
+
+func watches(k *kubeletv1beta1.KubeletConfiguration) bool {
+	return k.ConfigMapAndSecretChangeDetectionStrategy == kubeletv1beta1.WatchChangeDetectionStrategy
 }
 
 func hardOff(k *kubeletv1beta1.KubeletConfiguration) bool { return allOff(k.EvictionHard) }

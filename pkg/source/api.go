@@ -146,11 +146,11 @@ func (s *apiSource) look(now time.Time) (u Update, news bool, next time.Time) {
 		next = sooner(next, e.until)
 	}
 	next = sooner(next, s.refs.sweep(now))
-	early := s.opens.IsZero() || len(s.waiting) > 0 && now.Before(s.opens)
-	if !s.sent && early || s.sent && !s.news {
-		return u, false, next
+	early := !s.sent && (s.opens.IsZero() || len(s.waiting) > 0 && now.Before(s.opens))
+	if early || s.sent && !s.news {
+		return u, false, sooner(next, s.opens)
 	}
-	s.sent, s.news = true, false
+	s.sent, s.news, s.opens = true, false, time.Time{}
 	return s.list(), true, next
 }
 
