@@ -123,20 +123,19 @@ func (s *apiSource) enter(ctx context.Context, p *v1.Pod, now time.Time) (news b
 		return false
 	}
 	e.seen = p
-	if pod.IsTerminal(p.Status.Phase) {
-		s.refs.release(p.UID, now) // nothing of it begins any more
-	} else {
-		s.refs.hold(ctx, p, now)
-	}
-	if IsMirror(p) {
-		return true // what the static pod refers to is watched for it
-	}
 	if e.problem = s.check(p); e.problem != nil {
 		s.news = true // what was told of it before stays
 		s.Log.Error("pod of the apiserver cannot be run", "pod", p.Namespace+"/"+p.Name, "uid", p.UID, "problem", e.problem)
 		return true
 	}
-	s.wish(e, now)
+	if pod.IsTerminal(p.Status.Phase) {
+		s.refs.release(p.UID, now) // nothing of it begins any more
+	} else {
+		s.refs.hold(ctx, p, now)
+	}
+	if !IsMirror(p) { // of which only what it refers to is wanted, for the static pod
+		s.wish(e, now)
+	}
 	return true
 }
 
