@@ -237,8 +237,12 @@ func noRightIsMissing(j *joined) {
 	j.must(err)
 	granted := func(refused lab.Request) bool {
 		return slices.ContainsFunc(asked, func(r lab.Request) bool {
-			return r.Code == 200 && r.Resource == refused.Resource && r.Name == refused.Name && r.Namespace == refused.Namespace &&
+			again := r.Code == 200 && r.Resource == refused.Resource && r.Name == refused.Name && r.Namespace == refused.Namespace &&
 				r.Time.After(refused.Time) && r.Time.Before(refused.Time.Add(time.Second))
+			if again {
+				j.t.Logf("%s of %s %s: too early by %v at most", refused.Verb, r.Resource, r.Name, r.Time.Sub(refused.Time))
+			}
+			return again
 		})
 	}
 	objects, early := 0, 0
