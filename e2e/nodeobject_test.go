@@ -101,7 +101,6 @@ func TestNodeJoins(t *testing.T) {
 	j.refusedNothing()
 }
 
-
 // TestNodeWithoutNetwork: a node whose network is not configured says so with the
 // runtime's words, and is Ready within seconds when it is.
 func TestNodeWithoutNetwork(t *testing.T) {
@@ -157,7 +156,9 @@ func TestNodeIsNotRegistered(t *testing.T) {
 	j := joinedBed(t, cluster(t), lab.Containerd2)
 	j.Config = map[string]any{"registerNode": false}
 	j.must(j.Agent.Start())
-	asked := func(r lab.Request) bool { return r.User == "system:node:"+j.Node && strings.HasPrefix(r.Resource, "nodes") }
+	asked := func(r lab.Request) bool {
+		return r.User == "system:node:"+j.Node && strings.HasPrefix(r.Resource, "nodes")
+	}
 	j.eventually("the agent looks for its Node", 20*time.Second, func() error {
 		if all, err := j.plane.Requests(asked); err != nil || len(all) == 0 {
 			return fmt.Errorf("no request yet (%v)", err)
