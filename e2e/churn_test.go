@@ -11,7 +11,6 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/nodeagent/nodeagent/e2e/lab"
-	"github.com/nodeagent/nodeagent/pkg/local"
 )
 
 // churn adds, removes and changes pods of a few names at random.
@@ -95,20 +94,13 @@ func TestKilledAtRandom(t *testing.T) {
 	for name := range stable {
 		c.remove(strings.TrimSuffix(name, "-lab"))
 	}
-	stuck := false
 	c.eventually("no pod is left", 60*time.Second, func() error {
 		r, err := c.report()
-		stuck = slices.ContainsFunc(r.Pods, c.stuck)
-		r.Pods = slices.DeleteFunc(r.Pods, c.stuck)
 		if err == nil && len(r.Pods) > 0 {
 			err = fmt.Errorf("%d are, the first is %s: %v %v", len(r.Pods), r.Pods[0].Name, r.Pods[0].Doing, r.Pods[0].Waits)
 		}
 		return err
 	})
-	if stuck {
-		t.Log("containerd keeps a sandbox for ever: what it leaves behind is not looked at")
-		return
-	}
 	if leaks := slices.DeleteFunc(c.Leaks(idle), c.runtimesOwn); len(leaks) > 0 {
 		t.Errorf("left behind:\n%s", strings.Join(leaks, "\n"))
 	}
@@ -125,13 +117,6 @@ func (c *churn) runtimesOwn(leak string) bool {
 	return lost
 }
 
-// stuck says that containerd, whose client died within a start call, shows a
-// container as ended, takes its process for running, and refuses for ever to
-// remove it. The agent goes on trying, and says so.
-func (c *churn) stuck(p local.Pod) bool {
-	return p.Ending && strings.Contains(strings.Join(p.Waits, " "), "cannot delete running task")
-}
-
 // asWanted waits until all is as wanted, and compares.
 func (c *churn) asWanted(stable map[string]string) {
 	c.t.Helper()
@@ -140,7 +125,6 @@ func (c *churn) asWanted(stable map[string]string) {
 		if err != nil {
 			return err
 		}
-		r.Pods = slices.DeleteFunc(r.Pods, c.stuck)
 		if len(r.Pods) != len(c.wanted)+len(stable) {
 			return fmt.Errorf("%d pods, want %d and %d stable ones", len(r.Pods), len(c.wanted), len(stable))
 		}

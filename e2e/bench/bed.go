@@ -12,6 +12,7 @@ import (
 
 const (
 	containerName = "main"
+	nodeName      = "lab"
 	grace         = 5 * time.Second
 	// settled is how long after its pod runs the agent may still be at work on
 	// it: that belongs to what the pod costs.
@@ -57,13 +58,30 @@ type bed struct {
 	floor *floor           // nil if bare calls are not measured
 	pods  map[string]event // the pods that stand, by name, as they started
 	next  int              // numbers the pods
+	// cluster that the node is one of; nil for a node on its own.
+	cluster *cluster
 }
 
-func newBed(ctx context.Context, tb lab.TB, o options, t *table, s subject) (*bed, error) {
-	b := &bed{Lab: lab.New(tb, lab.Options{}), subject: s, o: o, tb: tb, table: t, pods: map[string]event{}}
+func newBed(ctx context.Context, tb lab.TB, o options, t *table, s subject, joined bool) (*bed, error) {
+	b := &bed{subject: s, o: o, tb: tb, table: t, pods: map[string]event{}}
+	var plane *lab.ControlPlane
 	var err error
+	if joined {
+		if plane, err = lab.StartControlPlane(tb, lab.ControlPlaneOptions{}); err != nil {
+			return nil, err
+		}
+		if b.cluster, err = openCluster(ctx, plane); err != nil {
+			return nil, err
+		}
+	}
+	b.Lab = lab.New(tb, lab.Options{Plane: plane})
 	if b.agent, err = s.prepare(b); err != nil {
 		return nil, err
+	}
+	if joined {
+		if b.agent.Kubeconfig, err = plane.NodeKubeconfig(nodeName); err != nil {
+			return nil, err
+		}
 	}
 	if b.watch, err = watch(ctx, b.CRI); err != nil {
 		return nil, err

@@ -37,20 +37,24 @@ type options struct {
 const burst = 30
 
 type section struct {
-	name string
-	run  func(*bed, context.Context) error
+	name   string
+	run    func(*bed, context.Context) error
+	joined bool // on a node of a cluster
 }
 
 // sections run in this order: the later ones use the pods that idle leaves, and
-// probes leaves its own to the end of the bed.
+// probes leaves its own to the end of the bed. Those of a cluster have another.
 var sections = []section{
-	{"serial", (*bed).serial},
-	{"burst", (*bed).bursts},
-	{"volumes", (*bed).volumes},
-	{"idle", (*bed).idle},
-	{"die", (*bed).die},
-	{"recover", (*bed).recover},
-	{"probes", (*bed).probes},
+	{name: "serial", run: (*bed).serial},
+	{name: "burst", run: (*bed).bursts},
+	{name: "volumes", run: (*bed).volumes},
+	{name: "idle", run: (*bed).idle},
+	{name: "die", run: (*bed).die},
+	{name: "recover", run: (*bed).recover},
+	{name: "probes", run: (*bed).probes},
+	{name: "api", run: (*bed).api, joined: true},
+	{name: "apibursts", run: (*bed).apiBursts, joined: true},
+	{name: "apiidle", run: (*bed).apiIdle, joined: true},
 }
 
 func main() {
@@ -97,7 +101,7 @@ func parse() (options, error) {
 	flag.DurationVar(&o.idle, "idle", time.Minute, "how long idle pods are watched")
 	flag.StringVar(&o.kubelet, "kubelet", "", "program of a kubelet to measure too")
 	pods := flag.String("pods", "30,100", "how many pods stand idle")
-	only := flag.String("only", "", "sections to run, of serial,burst,volumes,idle,die,recover,probes (default all)")
+	only := flag.String("only", "", "sections to run, of serial,burst,volumes,idle,die,recover,probes,api,apibursts,apiidle (default all)")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		return o, fmt.Errorf("unexpected argument %q", flag.Arg(0))
@@ -124,18 +128,26 @@ func parse() (options, error) {
 
 // measure runs the sections on a bed of the subject's own, and takes it down.
 func measure(ctx context.Context, o options, t *table, s subject) error {
-	return lab.Run(func(tb lab.TB) error { return runSections(ctx, tb, o, t, s) })
+	for _, joined := range []bool{false, true} {
+		chosen := slices.DeleteFunc(slices.Clone(sections), func(s section) bool {
+			return s.joined != joined || len(o.only) > 0 && !slices.Contains(o.only, s.name)
+		})
+		if len(chosen) == 0 {
+			continue
+		}
+		if err := lab.Run(func(tb lab.TB) error { return runSections(ctx, tb, o, t, s, chosen) }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func runSections(ctx context.Context, tb lab.TB, o options, t *table, s subject) error {
-	b, err := newBed(ctx, tb, o, t, s)
+func runSections(ctx context.Context, tb lab.TB, o options, t *table, s subject, chosen []section) error {
+	b, err := newBed(ctx, tb, o, t, s, chosen[0].joined)
 	if err != nil {
 		return err
 	}
-	for _, section := range sections {
-		if len(o.only) > 0 && !slices.Contains(o.only, section.name) {
-			continue
-		}
+	for _, section := range chosen {
 		began := time.Now()
 		if err := section.run(b, ctx); err != nil {
 			return fmt.Errorf("%s of %s: %w", section.name, s.name, err)

@@ -40,6 +40,15 @@ const calm = 15 * time.Second
 // pods, in MiB.
 var memoryTargets = map[int]float64{30: 15, 100: 30}
 
+// stillness is how the subject is watched: with so many pods, from where, and
+// what it may use of a core, in percent, and of memory over an empty main, in
+// MiB, 0 for any.
+type stillness struct {
+	pods        int
+	from        string
+	cpu, memory float64
+}
+
 // idle watches the subject while its pods only stand there.
 func (b *bed) idle(ctx context.Context) error {
 	if err := b.restartAgent(ctx); err != nil {
@@ -60,7 +69,7 @@ func (b *bed) idle(ctx context.Context) error {
 		if err := pause(ctx, calm); err != nil {
 			return err
 		}
-		if err := b.idleWith(ctx, n, empty); err != nil {
+		if err := b.idleWith(ctx, stillness{pods: n, cpu: 0.2, memory: memoryTargets[n]}, empty); err != nil {
 			return err
 		}
 	}
@@ -69,7 +78,8 @@ func (b *bed) idle(ctx context.Context) error {
 
 func (m memory) text() string { return fmt.Sprintf("%.1f MiB (%.0f)", m.anonymous, m.resident) }
 
-func (b *bed) idleWith(ctx context.Context, n int, empty memory) error {
+func (b *bed) idleWith(ctx context.Context, s stillness, empty memory) error {
+	pods := fmt.Sprintf("%d pods%s", s.pods, s.from)
 	pid, who := b.agent.Pid(), b.subject.name
 	before, err := cpuTime(pid)
 	if err != nil {
@@ -92,16 +102,16 @@ func (b *bed) idleWith(ctx context.Context, n int, empty memory) error {
 	// The kernel tells whole ticks, so the interval is one to either side.
 	percent := func(d time.Duration) float64 { return 100 * d.Seconds() / took }
 	used := figure{percent(after - before), percent(max(0, after-before-clockTick)), percent(after - before + clockTick)}
-	cpu := b.table.set(fmt.Sprintf("idle with %d pods, of one core", n), who, used.text("%"))
-	b.table.set(fmt.Sprintf("idle with %d pods, threads woken per second", n), who, fmt.Sprintf("%.1f", woken))
-	ram := b.table.set(fmt.Sprintf("RssAnon with %d pods (VmRSS)", n), who, m.text())
+	cpu := b.table.set("idle with "+pods+", of one core", who, used.text("%"))
+	b.table.set("idle with "+pods+", threads woken per second", who, fmt.Sprintf("%.1f", woken))
+	ram := b.table.set("RssAnon with "+pods+" (VmRSS)", who, m.text())
 	if b.floor == nil {
 		return nil
 	}
-	cpu.targeted("≤ 0.2 %", used.atMost(0.2))
-	if more, ok := memoryTargets[n]; ok {
+	cpu.targeted(fmt.Sprintf("≤ %.1f %%", s.cpu), used.atMost(s.cpu))
+	if s.memory > 0 {
 		held := figure{m.anonymous, m.anonymous, m.anonymous}
-		ram.targeted(fmt.Sprintf("≤ empty + %.0f MiB", more), held.atMost(empty.anonymous+more))
+		ram.targeted(fmt.Sprintf("≤ empty + %.0f MiB", s.memory), held.atMost(empty.anonymous+s.memory))
 	}
 	return nil
 }

@@ -289,9 +289,14 @@ func (s *burstSamples) add(ctx context.Context, began time.Time, running map[str
 		pods[name] = e
 		waits = append(waits, milliseconds(e.at.Sub(began)))
 	}
+	s.enter(waits)
+	return pods, nil
+}
+
+// enter a round's waits in milliseconds.
+func (s *burstSamples) enter(waits []float64) {
 	s.rate = append(s.rate, float64(len(waits))/quantile(waits, 1)*1000)
 	s.wait = append(s.wait, median(waits)/1000)
-	return pods, nil
 }
 
 func (b *bed) tellBursts(all, four, agent burstSamples) {

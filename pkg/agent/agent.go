@@ -93,9 +93,22 @@ func (a *Agent) build(root string) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	known := &objects.Store{}
+	known := &objects.Store{Remote: a.joined()}
 	variables := env.Resolver{Objects: known, HostIPs: m.ips, Allocatable: m.allocatable}
-	vols, err := volumes.New(root, quantity(m.allocatable, v1.ResourceMemory), variables)
+	tree := newTree(a.config, m.limit, a.log)
+	client, err := cri.Dial(runtimeOptions(a.config, root, m, tree))
+	if err != nil {
+		return nil, err
+	}
+	tree.runtime = client
+	joined, err := a.join(m, client, known)
+	if err != nil {
+		return nil, err
+	}
+	if known.Remote {
+		variables.Services = known.Services
+	}
+	vols, err := volumes.New(root, quantity(m.allocatable, v1.ResourceMemory), variables, joined.identity())
 	if err != nil {
 		return nil, err
 	}
@@ -103,22 +116,15 @@ func (a *Agent) build(root string) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	tree := newTree(a.config, m.limit, a.log)
-	client, err := cri.Dial(runtimeOptions(a.config, root, m, tree))
-	if err != nil {
-		return nil, err
-	}
-	tree.runtime = client
 	allocated, actuated := a.takenOver(root)
 	sources := a.sources()
-	joined, err := a.join()
-	if err != nil {
-		return nil, err
-	}
 	var world syncloop.World
+	var seen func(cri.Runtime, error)
+	var askNode func(context.Context) error
 	if joined != nil {
+		askNode = joined.askNode
 		sources = append(sources, joined.source)
-		world = joined.world()
+		world, seen = joined.world(), joined.runtime.see
 	}
 	handlers := probe.New(client, config.Release())
 	host := ledger.Host{AppArmor: node.AppArmor(), Swap: client.Swaps()}
@@ -127,10 +133,11 @@ func (a *Agent) build(root string) (*parts, error) {
 		Runtime: client, Volumes: vols, Cgroups: tree, Records: store, Probes: handlers, Hooks: handlers, Log: a.log,
 		States: checkpoint.New(root), Allocated: allocated, Actuated: actuated,
 		Sources: names(sources), Known: a.known(store),
-		Ledger:  ledger.Ledger{Allocatable: m.allocatable, Sysctls: k.AllowedUnsafeSysctls, Host: host, Users: users},
+		Offline: syncloop.Offline{Boot: bootID(), Start: a.config.Node.OfflineStart},
+		Ledger:  ledger.Ledger{Allocatable: m.allocatable, Node: nodeToChoose(a.config), Sysctls: k.AllowedUnsafeSysctls, Host: host, Users: users},
 		Node:    pod.Node{Name: a.config.Node.Name, HostIPs: m.ips, MaxBackoff: maxBackoff(a.config)},
 		Slots:   2 * runtime.NumCPU(),
-		Timeout: k.RuntimeRequestTimeout.Duration, Connected: tree.connect, Fault: a.fault,
+		Timeout: k.RuntimeRequestTimeout.Duration, Connected: tree.connect, Seen: seen, AskNode: askNode, Fault: a.fault,
 	})
 	if joined != nil {
 		joined.loop = loop

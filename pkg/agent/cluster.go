@@ -9,30 +9,38 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/nodeagent/nodeagent/pkg/credentials"
+	"github.com/nodeagent/nodeagent/pkg/cri"
+	"github.com/nodeagent/nodeagent/pkg/node"
+	"github.com/nodeagent/nodeagent/pkg/objects"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 	"github.com/nodeagent/nodeagent/pkg/source"
 	"github.com/nodeagent/nodeagent/pkg/status"
 	"github.com/nodeagent/nodeagent/pkg/syncloop"
+	"github.com/nodeagent/nodeagent/pkg/volumes"
 )
 
 // cluster is what a node has that joined one.
 type cluster struct {
+	name        string // of the node
 	credentials *credentials.Cluster
 	client      kubernetes.Interface
 	source      source.Source
 	status      *status.Writer
 	events      *status.Events
+	runtime     *runtimeSeen
+	node        *node.Reporter
+	pods        *credentials.PodIdentity
 	loop        *syncloop.Loop
 }
 
 // join prepares to be a node of a cluster; nil when none is configured. It asks
 // nobody yet.
-func (a *Agent) join() (*cluster, error) {
+func (a *Agent) join(m machine, runtime *cri.Client, known *objects.Store) (*cluster, error) {
 	if !a.joined() {
 		return nil, nil
 	}
 	k := &a.config.Kubelet
-	c := &cluster{}
+	c := &cluster{name: a.config.Node.Name, runtime: newRuntimeSeen()}
 	var err error
 	c.credentials, err = credentials.Open(credentials.Options{
 		NodeName:   a.config.Node.Name,
@@ -45,18 +53,38 @@ func (a *Agent) join() (*cluster, error) {
 	if c.client, err = kubernetes.NewForConfig(c.credentials.Config()); err != nil {
 		return nil, fmt.Errorf("client of the apiserver: %w", err)
 	}
+	c.pods = credentials.NewPodIdentity(c.client, a.config.Node.Name)
 	if c.events, err = a.events(c.credentials); err != nil {
 		return nil, err
 	}
+	if c.node, err = a.nodeReport(m, c, runtime); err != nil {
+		return nil, err
+	}
 	c.status = status.New(status.Options{Client: c.client, Node: func() pod.Node { return c.loop.Node() }, Log: a.log})
-	c.source = source.NewAPI(source.APIOptions{Client: c.client, NodeName: a.config.Node.Name, Ready: c.credentials.Ready(),
-		Seen: c.status.Seen, Gone: c.status.Gone})
+	// With a rate of its own: a node that reads what its pods refer to must not
+	// keep a status waiting.
+	reader, err := kubernetes.NewForConfig(c.credentials.Config())
+	if err != nil {
+		return nil, fmt.Errorf("client for pods: %w", err)
+	}
+	c.source = source.NewAPI(source.APIOptions{Client: reader, NodeName: a.config.Node.Name, Ready: c.credentials.Ready(),
+		Seen: c.status.Seen, Gone: c.status.Gone, Log: a.log,
+		Objects: known, Renew: func(changed map[objects.Key]bool) { c.loop.Renew(changed) }})
 	return c, nil
 }
 
 // joined says whether the node is to be one of a cluster.
 func (a *Agent) joined() bool {
 	return a.config.Paths.Kubeconfig != "" || a.config.Paths.BootstrapKubeconfig != ""
+}
+
+// identity is what proves to others which pods are on this node; nil for an
+// agent on its own.
+func (c *cluster) identity() volumes.Identity {
+	if c == nil {
+		return nil
+	}
+	return c.pods
 }
 
 // events makes events with connections and a rate of their own.
@@ -99,4 +127,6 @@ func (c *cluster) run(ctx context.Context, g *errgroup.Group) {
 	})
 	g.Go(func() error { return c.credentials.Run(ctx) })
 	g.Go(func() error { return c.status.Run(ctx) })
+	g.Go(func() error { return c.reportNode(ctx) })
+	g.Go(func() error { return c.pods.Run(ctx, c.loop.RenewPod) })
 }

@@ -2,7 +2,9 @@ package agent
 
 import (
 	"fmt"
+	"os"
 	"runtime"
+	"strings"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -38,6 +40,12 @@ func machineOf(c *config.Config, root string) (m machine, err error) {
 	}
 	m.swap, err = node.Swap()
 	return m, err
+}
+
+// bootID is the kernel's name of this boot, empty should it have none.
+func bootID() string {
+	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // every Linux has it
+	return strings.TrimSpace(string(id))
 }
 
 func quantity(list v1.ResourceList, name v1.ResourceName) int64 {

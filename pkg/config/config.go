@@ -64,6 +64,9 @@ type Node struct {
 	CloudProvider        string // "" or "external"
 	RuntimeCgroups       string
 	ExitOnLockContention bool
+	// OfflineStart has pods of DaemonSets, and those annotated for it, started
+	// after a reboot though the apiserver cannot be reached.
+	OfflineStart bool
 }
 
 // DeadContainers says how many dead containers are kept (behaviour row 1.11-1).

@@ -32,6 +32,9 @@ var knownGates = sync.OnceValue(func() map[string]gate {
 	return gates
 })
 
+// Gate says whether the named feature gate is on.
+func (c *Config) Gate(name string) bool { return gateEnabled(c.Kubelet.FeatureGates, name) }
+
 // gateEnabled says whether the named gate is on.
 func gateEnabled(set map[string]bool, name string) bool {
 	if on, ok := set[name]; ok {

@@ -157,10 +157,15 @@ type Runtime struct {
 	// and NetworkReady hold, else say why not.
 	Ready   string
 	Network string
+	// RuntimeReady and NetworkReady are these conditions as a Node quotes them,
+	// empty when they hold: NetworkReady=false reason:R message:M.
+	RuntimeReady, NetworkReady string
 	// Handlers are the runtime's handlers by name, "" being the default.
 	Handlers map[string]Handler
 	// StrictGroups says that the runtime follows supplementalGroupsPolicy.
 	StrictGroups bool
+	// TellsFeatures says that the runtime says at all what it can do.
+	TellsFeatures bool
 }
 
 // Untested says so of a runtime that the agent is not tried on, which may work
@@ -196,6 +201,7 @@ func (c *Client) Probe(ctx context.Context) (Runtime, error) {
 		return r, c.explain(err)
 	}
 	r.Ready, r.Network = condition(s.Status, runtimeapi.RuntimeReady), condition(s.Status, runtimeapi.NetworkReady)
+	r.RuntimeReady, r.NetworkReady = quoted(s.Status, runtimeapi.RuntimeReady), quoted(s.Status, runtimeapi.NetworkReady)
 	r.Handlers = map[string]Handler{}
 	for _, h := range s.RuntimeHandlers {
 		r.Handlers[h.Name] = Handler{
@@ -203,7 +209,7 @@ func (c *Client) Probe(ctx context.Context) (Runtime, error) {
 			UserNamespaces:    h.GetFeatures().GetUserNamespaces(),
 		}
 	}
-	r.StrictGroups = s.GetFeatures().GetSupplementalGroupsPolicy()
+	r.StrictGroups, r.TellsFeatures = s.GetFeatures().GetSupplementalGroupsPolicy(), s.Features != nil
 	c.handlers.Store(&r.Handlers)
 	c.noImages.Store(olderThan(r, 2, 1))
 	return r, nil
@@ -229,6 +235,21 @@ func condition(s *runtimeapi.RuntimeStatus, kind string) string {
 			return kind + " is false"
 		default:
 			return strings.Trim(cond.Reason+": "+cond.Message, ": ")
+		}
+	}
+	return "the runtime does not report " + kind
+}
+
+// quoted is empty when the condition holds, else the condition as the kubelet
+// words it.
+func quoted(s *runtimeapi.RuntimeStatus, kind string) string {
+	for _, cond := range s.GetConditions() {
+		switch {
+		case cond.Type != kind:
+		case cond.Status:
+			return ""
+		default:
+			return fmt.Sprintf("%s=false reason:%s message:%s", kind, cond.Reason, cond.Message)
 		}
 	}
 	return "the runtime does not report " + kind

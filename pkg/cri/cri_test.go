@@ -70,6 +70,9 @@ func TestProbe(t *testing.T) {
 	if err != nil || r.Name != "containerd" || r.Version != "v2.1.0" || r.Ready != "" || r.Network != "NetworkPluginNotReady: cni plugin not initialized" {
 		t.Errorf("probe: %+v, %v", r, err)
 	}
+	if want := "NetworkReady=false reason:NetworkPluginNotReady message:cni plugin not initialized"; r.RuntimeReady != "" || r.NetworkReady != want {
+		t.Errorf("for the Node: %q, %q; want %q", r.RuntimeReady, r.NetworkReady, want)
+	}
 	if doubt := r.Untested(); doubt != "" {
 		t.Errorf("containerd is %s", doubt)
 	}

@@ -33,6 +33,7 @@ type fake struct {
 	fail       map[string]error
 	events     chan *runtimeapi.ContainerEventResponse
 	exec       *runtimeapi.ExecSyncRequest // the newest
+	tasks      []string                    // that containerd lost, in its own order
 }
 
 // failure is the error that a call is to end with.
@@ -54,6 +55,7 @@ func serve(t *testing.T, f *fake) *Client {
 	server := grpc.NewServer()
 	runtimeapi.RegisterRuntimeServiceServer(server, f)
 	runtimeapi.RegisterImageServiceServer(server, f)
+	server.RegisterService(&taskService, f)
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()
 	c := dialed(t, dir, "unix://"+socket)

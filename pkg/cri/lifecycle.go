@@ -212,7 +212,10 @@ func (c *Client) Remove(ctx context.Context, id string) error {
 	if err := c.dropFiles(s); err != nil {
 		return failed("", "remove files of container "+id, err)
 	}
-	_, err = c.runtime.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: id})
+	err = c.remove(ctx, func() error {
+		_, err := c.runtime.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: id})
+		return err
+	})
 	return done("remove container "+id, err)
 }
 
@@ -244,7 +247,10 @@ func (c *Client) StopSandbox(ctx context.Context, id string) error {
 func (c *Client) RemoveSandbox(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, c.opts.RequestTimeout)
 	defer cancel()
-	_, err := c.runtime.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: id})
+	err := c.remove(ctx, func() error {
+		_, err := c.runtime.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: id})
+		return err
+	})
 	return done("remove sandbox "+id, err)
 }
 

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -174,7 +176,7 @@ func TestTerminationMessage(t *testing.T) {
 
 // A container that is gone from the runtime takes its files along.
 func TestRemoveDropsFiles(t *testing.T) {
-	f := &fake{}
+	f := &fake{fail: map[string]error{"RemoveContainer": status.Error(codes.Unknown, "not now")}}
 	c := serve(t, f)
 	file := filepath.Join(c.containerFolder("u1", "main"), "0a1b2c3d")
 	touch(t, file, "")
@@ -193,7 +195,7 @@ func TestRemoveDropsFiles(t *testing.T) {
 		Mounts:      []*runtimeapi.Mount{{ContainerPath: "/m", HostPath: file}},
 	}}
 	if err := c.Remove(t.Context(), "id"); err == nil {
-		t.Error("the fake removes nothing, yet there is no error")
+		t.Error("the runtime removed nothing, yet there is no error")
 	}
 	for _, dir := range []string{c.opts.LinksDir, filepath.Dir(file)} {
 		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {

@@ -174,7 +174,7 @@ func (f *fixture) volumes(t *testing.T, root string, want *runtimeapi.ContainerC
 
 // subPaths binds them as pkg/volumes does, until the test ends.
 func (f *fixture) subPaths(t *testing.T, root string, k *v1.Container, req CreateRequest) (map[int]string, error) {
-	v, err := volumes.New(root, 0, env.Resolver{})
+	v, err := volumes.New(root, 0, env.Resolver{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

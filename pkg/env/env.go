@@ -59,7 +59,7 @@ func (r Resolver) Container(p *v1.Pod, c *v1.Container, at Surroundings) ([]Var,
 	if r.Services != nil {
 		services, err := r.Services(p)
 		if err != nil {
-			return nil, fmt.Errorf("services of the container's variables: %w", err)
+			return nil, err
 		}
 		b.services = ServiceVars(services, p.Namespace, ptr.Deref(p.Spec.EnableServiceLinks, true))
 	}

@@ -2,9 +2,12 @@ package ledger
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/component-helpers/nodedeclaredfeatures/features"
+	nodefeatures "k8s.io/component-helpers/nodedeclaredfeatures/types"
 
 	"github.com/nodeagent/nodeagent/pkg/pod"
 )
@@ -19,7 +22,11 @@ type Host struct {
 }
 
 // Needs are what a pod asks of the Host.
-type Needs struct{ AppArmor, StrictGroups bool }
+type Needs struct {
+	AppArmor, StrictGroups bool
+	// Features are the names of declared features, sorted.
+	Features []string
+}
 
 func needsOf(p *v1.Pod) Needs {
 	sc := p.Spec.SecurityContext
@@ -27,7 +34,20 @@ func needsOf(p *v1.Pod) Needs {
 		AppArmor: wantsAppArmor(p),
 		StrictGroups: sc != nil && sc.SupplementalGroupsPolicy != nil &&
 			*sc.SupplementalGroupsPolicy == v1.SupplementalGroupsPolicyStrict,
+		Features: featuresOf(p),
 	}
+}
+
+// featuresOf are the declared features without which no node can run the pod.
+func featuresOf(p *v1.Pod) (names []string) {
+	info := &nodefeatures.PodInfo{Spec: &p.Spec, Status: &p.Status}
+	for _, f := range features.AllFeatures {
+		if f.InferForScheduling(info) {
+			names = append(names, f.Name())
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // wantsAppArmor says whether any profile but Unconfined is asked for, by the

@@ -7,10 +7,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
 	helpers "k8s.io/component-helpers/resource"
 
@@ -21,15 +19,17 @@ import (
 // a new one.
 type Ledger struct {
 	// Allocatable is what pods may have together: cpu, memory, pods,
-	// ephemeral-storage, hugepages. A resource that is not in it is not
-	// checked (behaviour row 1.2-16).
+	// ephemeral-storage, hugepages, extended resources.
 	Allocatable v1.ResourceList
+	Node        Node
 	// Sysctls may be set by pods besides the safe ones (allowedUnsafeSysctls).
 	Sysctls []string
 	Host    Host
 	Users   Users
 	// Grants are the pods let in.
 	Grants map[types.UID]Grant
+	// Room holds, of pods that were let in, those who have to end first.
+	Room map[types.UID][]types.UID
 	// Queue holds the pods that wait for their full name, in arrival order.
 	Queue []Claim
 	// Pending holds the resizes that are deferred, the foremost first.
@@ -39,6 +39,8 @@ type Ledger struct {
 // Claim is what a pod asks of the node.
 type Claim struct {
 	UID types.UID
+	// Pod is namespace and name, for people.
+	Pod string
 	// Name is the full name if only one pod may hold it at a time, as with
 	// static pods (behaviour row 1.1-15); else empty.
 	Name     string
@@ -49,6 +51,8 @@ type Claim struct {
 	Sysctls              []string
 	HostNetwork, HostIPC bool
 	Needs                Needs
+	Place                Place
+	Rank                 Rank
 	// OwnUsers asks for a range of user IDs.
 	OwnUsers bool
 }
@@ -65,8 +69,8 @@ type Port struct {
 
 // ClaimOf is what the pod asks for.
 func ClaimOf(p *v1.Pod) Claim {
-	c := Claim{UID: p.UID, HostNetwork: p.Spec.HostNetwork, HostIPC: p.Spec.HostIPC,
-		Needs: needsOf(p), OwnUsers: pod.OwnUsers(p), Requests: helpers.PodRequests(p, helpers.PodResourcesOptions{})}
+	c := Claim{UID: p.UID, Pod: p.Namespace + "/" + p.Name, HostNetwork: p.Spec.HostNetwork, HostIPC: p.Spec.HostIPC,
+		Needs: needsOf(p), Place: placeOf(p), Rank: rankOf(p), OwnUsers: pod.OwnUsers(p), Requests: requestsOf(p)}
 	if pod.IsStatic(p) {
 		c.Name = pod.FullName(p)
 	}
@@ -91,12 +95,26 @@ func ClaimOf(p *v1.Pod) Claim {
 	return c
 }
 
-// Admit lets the pod in, has it wait for its name, or refuses it, and says
-// why. A pod that has its grant keeps it (behaviour row 1.24-2), for what it
-// asks now: of one found running only the name may have been known.
+// requestsOf is what the pod requests, but for extended resources that a claim
+// of its stands for.
+func requestsOf(p *v1.Pod) v1.ResourceList {
+	list := helpers.PodRequests(p, helpers.PodResourcesOptions{})
+	if s := p.Status.ExtendedResourceClaimStatus; s != nil {
+		for _, m := range s.RequestMappings {
+			delete(list, v1.ResourceName(m.ResourceName))
+		}
+	}
+	return list
+}
+
+// Admit lets the pod in, has it wait for its name or for the end of others, or
+// refuses it, and says why. A pod that has its grant keeps it (behaviour row
+// 1.24-2), for what it asks now: of one found running only the name may have
+// been known.
 func Admit(l Ledger, c Claim) (Ledger, pod.Verdict) {
 	if _, ok := l.Grants[c.UID]; ok {
-		return grant(l, c)
+		l, v := grant(l, c)
+		return l, l.yielded(c, v)
 	}
 	if holder := l.holder(c); holder != "" {
 		if !slices.ContainsFunc(l.Queue, func(q Claim) bool { return q.UID == c.UID }) {
@@ -106,10 +124,38 @@ func Admit(l Ledger, c Claim) (Ledger, pod.Verdict) {
 			Message: fmt.Sprintf("pod %s with UID %s has not ended yet", c.Name, holder)}
 	}
 	l.Queue = slices.DeleteFunc(slices.Clone(l.Queue), func(q Claim) bool { return q.UID == c.UID })
-	if v := l.judge(c); v.State == pod.Refused {
+	// Those who were told to end are as good as gone: what they leave is for
+	// whom it was taken from them, or else for who comes next.
+	leaving := l.leaving()
+	after := l.without(leaving)
+	v, short := after.judge(c)
+	if v.State == pod.Refused {
 		return l, v
 	}
-	return grant(l, c)
+	victims, why := after.victims(c, short)
+	if why != "" {
+		return l, pod.Verdict{State: pod.Refused, Reason: "UnexpectedAdmissionError", Message: why}
+	}
+	next, v := grant(l, c)
+	if v.State == pod.Granted && (len(victims) > 0 || !l.fits(c)) {
+		next.Room = roomFor(l.Room, c.UID, slices.Concat(victims, leaving))
+	}
+	return next, next.yielded(c, v)
+}
+
+// Readmit lets in a pod that had its grant before the agent began, and does not
+// run: what it asked for may be another's by now. Where it may run was judged
+// then (behaviour row 1.24-2).
+func Readmit(l Ledger, c Claim) (Ledger, pod.Verdict) {
+	if l.holder(c) == "" && l.fits(c) {
+		return grant(l, c)
+	}
+	return Admit(l, c)
+}
+
+// fits says whether what the pod asks for is there now.
+func (l Ledger) fits(c Claim) bool {
+	return len(l.short(c)) == 0 && l.judgePorts(c).State != pod.Refused
 }
 
 // grant lets the pod in, with user IDs of its own if it asks for them.
@@ -135,7 +181,7 @@ func Enter(l Ledger, c Claim) Ledger {
 }
 
 // Release takes the pod's grant or its place in the queue back, and says who
-// may ask again now that its name is free.
+// may ask again now that its name or its room is free.
 func Release(l Ledger, c Claim) (Ledger, []types.UID) {
 	l.Queue = slices.DeleteFunc(slices.Clone(l.Queue), func(q Claim) bool { return q.UID == c.UID })
 	l.Pending = slices.DeleteFunc(slices.Clone(l.Pending), func(q Resizing) bool { return q.UID == c.UID })
@@ -148,7 +194,9 @@ func Release(l Ledger, c Claim) (Ledger, []types.UID) {
 			next = append(next, q.UID)
 		}
 	}
-	return l, next
+	var waited []types.UID
+	l.Room, waited = vacate(l.Room, c.UID)
+	return l, append(next, waited...)
 }
 
 // holder is the pod whose turn it is to have the claim's name, if that is
@@ -175,97 +223,4 @@ func (l Ledger) holder(c Claim) types.UID {
 		}
 	}
 	return ""
-}
-
-// judge checks the claim against what is left (behaviour rows 1.2-3, 1.2-4, 1.2-6,
-// 1.2-9, 1.2-10). Only the first reason is told.
-func (l Ledger) judge(c Claim) pod.Verdict {
-	if v := l.judgeSysctls(c); v.State == pod.Refused {
-		return v
-	}
-	if v := l.judgeGroups(c); v.State == pod.Refused {
-		return v
-	}
-	if most, ok := l.Allocatable[v1.ResourcePods]; ok && int64(len(l.Grants)) >= most.Value() {
-		return outOf(v1.ResourcePods, 1, int64(len(l.Grants)), most.Value())
-	}
-	if v := l.judgeRequests(c); v.State == pod.Refused {
-		return v
-	}
-	if v := l.judgePorts(c); v.State == pod.Refused {
-		return v
-	}
-	return l.judgeAppArmor(c)
-}
-
-// judgeRequests checks what is asked for against what the others left.
-func (l Ledger) judgeRequests(c Claim) pod.Verdict {
-	names := make([]v1.ResourceName, 0, len(c.Requests))
-	for name := range c.Requests {
-		names = append(names, name)
-	}
-	slices.SortFunc(names, order)
-	for _, name := range names {
-		most, known := l.Allocatable[name]
-		asked := c.Requests[name]
-		if !known || asked.IsZero() {
-			continue
-		}
-		var used resource.Quantity
-		for _, g := range l.Grants {
-			used.Add(g.Requests[name])
-		}
-		sum := used.DeepCopy()
-		sum.Add(asked)
-		if sum.Cmp(most) > 0 {
-			return outOf(name, amount(name, asked), amount(name, used), amount(name, most))
-		}
-	}
-	return pod.Verdict{}
-}
-
-func (l Ledger) judgePorts(c Claim) pod.Verdict {
-	for _, want := range c.Ports {
-		for _, g := range l.Grants {
-			if slices.ContainsFunc(g.Ports, want.clashes) {
-				return pod.Verdict{State: pod.Refused, Reason: "NodePorts",
-					Message: fmt.Sprintf("Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports: %s %d is taken", want.Protocol, want.Number)}
-			}
-		}
-	}
-	return pod.Verdict{}
-}
-
-// clashes says whether the two ports cannot be had at once.
-func (p Port) clashes(o Port) bool {
-	everywhere := func(ip string) bool { return ip == "" || ip == "0.0.0.0" || ip == "::" }
-	return p.Number == o.Number && p.Protocol == o.Protocol &&
-		(p.IP == o.IP || everywhere(p.IP) || everywhere(o.IP))
-}
-
-func outOf(name v1.ResourceName, asked, used, most int64) pod.Verdict {
-	return pod.Verdict{State: pod.Refused, Reason: "OutOf" + string(name),
-		Message: fmt.Sprintf("Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d", name, asked, used, most)}
-}
-
-// amount is the number as messages give it: thousandths for cpu.
-func amount(name v1.ResourceName, q resource.Quantity) int64 {
-	if name == v1.ResourceCPU {
-		return q.MilliValue()
-	}
-	return q.Value()
-}
-
-// order puts cpu and memory before the others, which go by name.
-func order(a, b v1.ResourceName) int {
-	rank := func(n v1.ResourceName) string {
-		switch n {
-		case v1.ResourceCPU:
-			return "0"
-		case v1.ResourceMemory:
-			return "1"
-		}
-		return "2" + string(n)
-	}
-	return strings.Compare(rank(a), rank(b))
 }

@@ -23,14 +23,12 @@ type Resizing struct {
 	Swaps bool
 	// Increases says that more is requested than was granted.
 	Increases bool
-	Priority  int32
-	Class     v1.PodQOSClass
 	Since     time.Time // when it was first wanted
 }
 
 // ResizingOf is the pod's wish, from what is allocated to it, since then.
 func ResizingOf(allocated, desired *v1.Pod, since time.Time) Resizing {
-	r := Resizing{Claim: ClaimOf(desired), Priority: pod.Priority(desired), Class: pod.QoS(desired), Since: since}
+	r := Resizing{Claim: ClaimOf(desired), Since: since}
 	r.Infeasible, r.Swaps = pod.Unresizable(allocated, desired), pod.ResizesSwap(allocated, desired)
 	has := ClaimOf(allocated).Requests
 	for _, name := range []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory} {
@@ -91,16 +89,15 @@ func (l Ledger) foresee() (due []types.UID, verdicts map[types.UID]pod.Verdict) 
 		others := l
 		others.Grants = maps.Clone(l.Grants)
 		delete(others.Grants, q.UID)
-		v := others.judgeRequests(q.Claim)
-		if v.State == pod.Refused && !q.Increases {
-			v = pod.Verdict{} // less can always be had, though the node be too full
+		short := others.shortRequests(q.Claim)
+		if len(short) > 0 && q.Increases {
+			verdicts[q.UID] = short[0].verdict()
+			continue
 		}
-		if v.State != pod.Refused {
-			v = pod.Verdict{State: pod.Granted}
-			due = append(due, q.UID)
-			l = Enter(l, q.Claim)
-		}
-		verdicts[q.UID] = v
+		// Less can always be had, though the node be too full.
+		verdicts[q.UID] = pod.Verdict{State: pod.Granted}
+		due = append(due, q.UID)
+		l = Enter(l, q.Claim)
 	}
 	return due, verdicts
 }
@@ -127,8 +124,8 @@ func foremost(a, b Resizing) int {
 	}
 	return cmp.Or(
 		cmp.Compare(rank(a.Increases), rank(b.Increases)),
-		cmp.Compare(b.Priority, a.Priority),
-		cmp.Compare(rank(b.Class == v1.PodQOSGuaranteed), rank(a.Class == v1.PodQOSGuaranteed)),
+		cmp.Compare(priority(b.Rank), priority(a.Rank)),
+		cmp.Compare(rank(b.Rank.Class == v1.PodQOSGuaranteed), rank(a.Rank.Class == v1.PodQOSGuaranteed)),
 		a.Since.Compare(b.Since),
 		cmp.Compare(a.UID, b.UID))
 }

@@ -98,8 +98,8 @@ func TestDeferredInOrder(t *testing.T) {
 		want []types.UID
 	}{
 		{"age", []Resizing{{Claim: ClaimOf(of("young", "600m", "1Mi")), Increases: true, Since: at(2)}, {Claim: ClaimOf(of("old", "600m", "1Mi")), Increases: true, Since: at(1)}}, []types.UID{"old"}},
-		{"priority", []Resizing{{Claim: ClaimOf(of("old", "600m", "1Mi")), Increases: true, Since: at(1)}, {Claim: ClaimOf(critical), Increases: true, Priority: 10, Since: at(2)}}, []types.UID{"critical"}},
-		{"class", []Resizing{{Claim: ClaimOf(of("old", "600m", "1Mi")), Increases: true, Since: at(1)}, {Claim: ClaimOf(whole), Increases: true, Class: v1.PodQOSGuaranteed, Since: at(2)}}, []types.UID{"whole"}},
+		{"priority", []Resizing{{Claim: ClaimOf(of("old", "600m", "1Mi")), Increases: true, Since: at(1)}, {Claim: ClaimOf(critical), Increases: true, Since: at(2)}}, []types.UID{"critical"}},
+		{"class", []Resizing{{Claim: ClaimOf(of("old", "600m", "1Mi")), Increases: true, Since: at(1)}, {Claim: ClaimOf(whole), Increases: true, Since: at(2)}}, []types.UID{"whole"}},
 		{"one that fits behind one that does not", []Resizing{{Claim: ClaimOf(of("large", "950m", "1Mi")), Increases: true, Since: at(1)}, {Claim: ClaimOf(of("other", "600m", "1Mi")), Increases: true, Since: at(2)}}, []types.UID{"other"}},
 	} {
 		l := base

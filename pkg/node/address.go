@@ -1,6 +1,8 @@
 package node
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -17,20 +19,74 @@ func Addresses(configured []net.IP) ([]string, error) {
 		}
 		return out, nil
 	}
-	all, err := net.InterfaceAddrs()
+	local, err := locals()
 	if err != nil {
-		return nil, fmt.Errorf("addresses of this node: %w", err)
-	}
-	var local []net.IP
-	for _, a := range all {
-		if n, ok := a.(*net.IPNet); ok && n.IP.IsGlobalUnicast() {
-			local = append(local, n.IP)
-		}
+		return nil, err
 	}
 	var out []string
 	for _, four := range []bool{true, false} {
 		if ip := pick(local, four); ip != nil {
 			out = append(out, ip.String())
+		}
+	}
+	return out, nil
+}
+
+// InternalIPs are the addresses at which a cluster finds this node, as a kubelet
+// chooses them (behaviour row 1.17-14): those configured, which must be this
+// machine's; else one, of the family asked for by 0.0.0.0 or ::, IPv4 if none is:
+// the name itself if it is an address, what the name stands for, or the address
+// that routes lead out from.
+func InternalIPs(ctx context.Context, name string, configured []net.IP) ([]string, error) {
+	local, err := locals()
+	if err != nil {
+		return nil, err
+	}
+	ours := func(ip net.IP) bool { return slices.ContainsFunc(local, ip.Equal) }
+	four := true
+	if len(configured) > 0 {
+		four = configured[0].To4() != nil
+	}
+	if len(configured) > 0 && !configured[0].IsUnspecified() {
+		var out []string
+		for _, ip := range configured {
+			if !ours(ip) {
+				return nil, fmt.Errorf("--node-ip %s is no address of this machine that others could reach", ip)
+			}
+			out = append(out, ip.String())
+		}
+		return out, nil
+	}
+	if ip := net.ParseIP(name); ip != nil {
+		return []string{ip.String()}, nil
+	}
+	// A name that stands for nothing is usual.
+	found, _ := net.DefaultResolver.LookupIP(ctx, "ip", name)
+	found = slices.DeleteFunc(found, func(ip net.IP) bool { return !ours(ip) })
+	if i := slices.IndexFunc(found, func(ip net.IP) bool { return (ip.To4() != nil) == four }); i > 0 {
+		found = found[i:]
+	}
+	if len(found) > 0 {
+		return []string{found[0].String()}, nil
+	}
+	for _, four := range []bool{four, !four} {
+		if ip := pick(local, four); ip != nil {
+			return []string{ip.String()}, nil
+		}
+	}
+	return nil, errors.New("this machine has no address but those of its loopback")
+}
+
+// locals are this machine's addresses that others could reach.
+func locals() ([]net.IP, error) {
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("addresses of this node: %w", err)
+	}
+	var out []net.IP
+	for _, a := range all {
+		if n, ok := a.(*net.IPNet); ok && n.IP.IsGlobalUnicast() {
+			out = append(out, n.IP)
 		}
 	}
 	return out, nil

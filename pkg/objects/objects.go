@@ -1,6 +1,7 @@
 // Package objects holds what pods refer to by name: ConfigMaps, Secrets and
-// RuntimeClasses, as the sources gave them. It says which pods a change
-// concerns, so that nobody has to look again from time to time.
+// RuntimeClasses, and the services that their variables tell of, as the sources
+// gave them or an apiserver said. It says which pods a change concerns, so that
+// nobody has to look again from time to time.
 package objects
 
 import (
@@ -16,8 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// Object is a *v1.ConfigMap, *v1.Secret or *nodev1.RuntimeClass. It is shared
-// and must not be altered.
+// Object is a *v1.ConfigMap, *v1.Secret, *nodev1.RuntimeClass or *v1.Service.
+// It is shared and must not be altered.
 type Object interface {
 	metav1.Object
 	runtime.Object
@@ -25,9 +26,9 @@ type Object interface {
 
 // Key names one object.
 type Key struct {
-	Kind      string // ConfigMap, Secret, RuntimeClass
+	Kind      string // ConfigMap, Secret, RuntimeClass, Service
 	Namespace string // empty for a RuntimeClass
-	Name      string
+	Name      string // empty for all services of the namespace
 }
 
 // String is the name for people, as in ConfigMap default/settings.
@@ -43,9 +44,11 @@ const (
 	ConfigMap    = "ConfigMap"
 	Secret       = "Secret"
 	RuntimeClass = "RuntimeClass"
+	Service      = "Service"
 )
 
-// KeyOf is the object's name; its Kind is empty for what pods don't refer to.
+// KeyOf is the name of an object that a source gives; its Kind is empty for
+// what pods don't refer to.
 func KeyOf(o Object) Key {
 	k := Key{Namespace: o.GetNamespace(), Name: o.GetName()}
 	switch o.(type) {
@@ -61,8 +64,13 @@ func KeyOf(o Object) Key {
 
 // Store is all objects that are known. It is safe for concurrent use.
 type Store struct {
-	mu      sync.RWMutex
-	sources map[string]map[Key]Object
+	// Remote says that an apiserver has the objects, and that only its answers
+	// count: what it has not said anything of yet is not absent but unknown.
+	Remote bool
+
+	mu        sync.RWMutex
+	sources   map[string]map[Key]Object
+	questions map[Key]*Question
 }
 
 // Replace makes the objects all that the source gives, and returns the names of
@@ -96,12 +104,21 @@ func (s *Store) Replace(source string, given []Object) map[Key]bool {
 	return changed
 }
 
-// find is the object of that name, from any source.
+// find is the object of that name, from any source or from the apiserver.
 func (s *Store) find(k Key) (Object, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	if s.Remote {
+		found, err := s.answer(k)
+		if err != nil {
+			return nil, err
+		}
+		if len(found) > 0 {
+			return found[0], nil
+		}
+	}
 	for _, objects := range s.sources {
-		if o := objects[k]; o != nil {
+		if o := objects[k]; o != nil && !s.Remote {
 			return o, nil
 		}
 	}
@@ -119,7 +136,7 @@ func get[T Object](s *Store, k Key) (T, error) {
 }
 
 // ConfigMap of that name; an error for which apierrors.IsNotFound holds if
-// there is none.
+// there is none, an *Unread while the apiserver has not said.
 func (s *Store) ConfigMap(namespace, name string) (*v1.ConfigMap, error) {
 	return get[*v1.ConfigMap](s, Key{ConfigMap, namespace, name})
 }

@@ -12,12 +12,13 @@ func Mentions(p *v1.Pod, changed map[Key]bool) bool {
 		return false
 	}
 	found := false
-	visit(p, func(k Key) { found = found || changed[k] })
+	Visit(p, func(k Key) { found = found || changed[k] })
 	return found
 }
 
-// visit calls seen for every object that the pod refers to.
-func visit(p *v1.Pod, seen func(Key)) {
+// Visit calls seen for every object that the pod refers to, for some more than
+// once: those that it names, and the services that its variables tell of.
+func Visit(p *v1.Pod, seen func(Key)) {
 	named := func(kind, name string) {
 		if name != "" {
 			seen(Key{kind, p.Namespace, name})
@@ -34,6 +35,9 @@ func visit(p *v1.Pod, seen func(Key)) {
 	}
 	for c := range pod.Containers(p) {
 		visitEnv(c.Env, c.EnvFrom, named)
+	}
+	for _, k := range servicesOf(p) {
+		seen(k)
 	}
 }
 

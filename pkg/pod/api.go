@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // owned are the conditions of a pod that the node alone sets (behaviour row
@@ -33,3 +34,26 @@ func (p *Pod) obey(w Wanted) {
 // could miss: no container runs, its volumes and its cgroup are gone. Then it
 // may be deleted from its apiserver (behaviour row T1).
 func (p Pod) Reclaimed() bool { return p.Stop != nil && IsTerminal(p.Phase) && p.Setup.Released }
+
+// OfflineAnnotation, with the value "true", says that the pod may be started
+// after a reboot though its apiserver cannot be asked.
+const OfflineAnnotation = "nodeagent.dev/offline-start"
+
+// MayStartOffline says whether a pod that ran before the machine's reboot may be
+// started again without asking its apiserver, which may have given its work to
+// another node since: one of a DaemonSet may, and one that is marked; never one
+// with a volume that another node may have by now, nor one that was to end.
+func MayStartOffline(r Record) bool {
+	spec := r.Spec
+	if !r.Granted || r.Stop != nil || IsTerminal(r.Phase) || spec.DeletionTimestamp != nil {
+		return false
+	}
+	claims := func(v v1.Volume) bool { return v.PersistentVolumeClaim != nil || v.Ephemeral != nil }
+	if slices.ContainsFunc(spec.Spec.Volumes, claims) {
+		return false
+	}
+	daemon := func(o metav1.OwnerReference) bool {
+		return o.Kind == "DaemonSet" && o.Controller != nil && *o.Controller
+	}
+	return spec.Annotations[OfflineAnnotation] == "true" || slices.ContainsFunc(spec.OwnerReferences, daemon)
+}

@@ -12,7 +12,7 @@ import (
 // New is a pod that a source wants or the runtime shows. A record, if there
 // is one, says what an earlier process knew.
 func New(w Wanted, view View, r *Record) Pod {
-	p := Pod{Spec: w.Spec, Origin: w.Origin, Hashes: w.Hashes, Started: w.At, Phase: v1.PodPending}
+	p := Pod{Spec: w.Spec, Origin: w.Origin, Hashes: w.Hashes, Started: w.At, Phase: v1.PodPending, Setup: Setup{Boot: w.Boot}}
 	if r != nil {
 		if r.Granted && r.Spec != nil {
 			p.Spec, p.Resize.Actuated = r.Spec, r.Actuated
@@ -236,7 +236,8 @@ func (p *Pod) end(e Ended) {
 	}
 	grace = max(grace, time.Second)
 	if p.Stop == nil {
-		p.Stop = &Stop{At: e.At, Grace: grace, Phase: e.Phase, Reason: e.Reason, Message: e.Message, Unwanted: e.Unwanted}
+		p.Stop = &Stop{At: e.At, Grace: grace, Phase: e.Phase, Reason: e.Reason, Message: e.Message, Disruption: e.Disruption, Unwanted: e.Unwanted}
+		p.told(e)
 		return
 	}
 	stop := *p.Stop
@@ -245,10 +246,18 @@ func (p *Pod) end(e Ended) {
 		grace = max(e.At.Add(grace).Sub(stop.Began), 0)
 	}
 	stop.Grace = min(stop.Grace, grace)
-	if stop.Phase == "" && !IsTerminal(p.Phase) {
-		stop.Phase, stop.Reason, stop.Message = e.Phase, e.Reason, e.Message
+	if stop.Phase == "" && e.Phase != "" && !IsTerminal(p.Phase) {
+		stop.Phase, stop.Reason, stop.Message, stop.Disruption = e.Phase, e.Reason, e.Message, e.Disruption
+		p.told(e)
 	}
 	p.Stop = &stop
+}
+
+// told notes what people are to know of the end.
+func (p *Pod) told(e Ended) {
+	for _, n := range e.Told {
+		p.note(e.At, n.Warning, n.Reason, n.Container, "%s", n.Message)
+	}
 }
 
 // judge takes the ledger's verdict. One that says nothing says to ask again:
@@ -277,6 +286,11 @@ func (p *Pod) judge(e Judged) {
 	}
 	p.Doing = without(p.Doing, key)
 	p.Steps = p.stepped(Step{Key: string(Admit), Began: e.At, Ended: e.At, Error: e.Verdict.Message})
+	if e.Verdict.State == Granted {
+		for _, n := range Unbuilt(p.Spec) {
+			p.note(e.At, n.Warning, n.Reason, "", "%s", n.Message)
+		}
+	}
 	if e.Verdict.State != Refused || p.Stop != nil {
 		return
 	}

@@ -33,6 +33,11 @@ func (p Pod) conditions(s v1.PodStatus, now time.Time) []v1.PodCondition {
 		restarting.Reason = "RestartAllContainersStarted"
 		out = append(out, restarting)
 	}
+	if p.Stop != nil && p.Stop.Disruption != "" && IsTerminal(p.Phase) {
+		disrupted := truth(v1.DisruptionTarget, true)
+		disrupted.Reason, disrupted.Message = v1.PodReasonTerminationByKubelet, p.Stop.Disruption
+		out = append(out, disrupted)
+	}
 	for i := range out {
 		out[i].ObservedGeneration = p.Spec.Generation
 	}

@@ -38,6 +38,9 @@ func (p Pod) done(e Done) Pod {
 		if f.Canceled {
 			return p
 		}
+		if a.Kind == Mount && e.Usable {
+			p.Setup.Mounted, p.Setup.Outdated, p.Setup.Renew = true, true, e.Renew
+		}
 		p.failed(e)
 		if a.Kind == Mount && doing.Outdated {
 			p.Setup.Failures = without(p.Setup.Failures, a.failureKey())
@@ -61,7 +64,7 @@ func (p Pod) done(e Done) Pod {
 	}
 	p.succeeded(e)
 	if a.Kind == Mount {
-		p.Setup.Outdated = doing.Outdated
+		p.Setup.Outdated, p.Setup.Renew = doing.Outdated, e.Renew
 	}
 	return p
 }
@@ -80,6 +83,12 @@ func (a Action) failureKey() string {
 // retryDelay is the pause before the machinery is tried again: from 1 s to 10 s.
 func retryDelay(tries int) time.Duration {
 	return min(time.Second<<min(tries-1, 4), 10*time.Second)
+}
+
+// renewDelay is the pause before volumes that can be used as they are, are
+// brought up to date again: from 1 s to a minute.
+func renewDelay(tries int) time.Duration {
+	return min(time.Second<<min(tries-1, 6), time.Minute)
 }
 
 // failed remembers a failure where it belongs: with the container that waits
@@ -135,6 +144,9 @@ func (p *Pod) failed(e Done) {
 		}
 		f.Tries = p.Setup.Failures[a.failureKey()].Tries + 1
 		f.Retry = e.At.Add(retryDelay(f.Tries))
+		if a.Kind == Mount && p.Setup.Mounted {
+			f.Retry = e.At.Add(renewDelay(f.Tries))
+		}
 		p.Setup.Failures = with(p.Setup.Failures, a.failureKey(), f)
 		if reason := stepReasons[a.Kind]; reason != "" {
 			p.note(e.At, true, reason, a.Container, "%s", f.Message)

@@ -15,6 +15,7 @@ type Wanted struct {
 	Spec   *v1.Pod
 	Origin string
 	Hashes map[string]string
+	Boot   string // as in Setup
 	// Allocated and Actuated are what another agent granted and gave to the pod,
 	// which runs; nil if none did. A record that says otherwise is older.
 	Allocated, Actuated *Resources
@@ -28,8 +29,13 @@ type Ended struct {
 	Phase   v1.PodPhase
 	Reason  string
 	Message string
+	// Disruption is as in Stop.
+	Disruption string
 	// Unwanted: no source names the pod any more.
 	Unwanted bool
+	// Told is what people are to know of it, if it ends the pod: At, Seq and
+	// Count are filled in.
+	Told []Note
 }
 
 // Judged is the ledger's verdict.
@@ -55,6 +61,11 @@ type Done struct {
 	Container *Container // Create, Start
 	Image     string     // Pull: the reference to create from
 	Record    *Record    // Save
+	// Usable says of a Mount that the volumes can be used, though it may have
+	// failed to bring them up to date; Renew is when they are to be mounted
+	// again, zero for never.
+	Usable bool
+	Renew  time.Time
 	// Told is what people are to know of how it went, well or badly: At, Seq
 	// and Count are filled in.
 	Told []Note

@@ -114,13 +114,17 @@ func (l *planner) run() {
 	if !l.Setup.Prepared {
 		l.do(Action{Kind: Prepare, Why: "the pod's folders and cgroup"})
 	}
-	if l.Setup.Prepared && (!l.Setup.Mounted || l.Setup.Outdated) {
-		l.do(Action{Kind: Mount, Why: "the pod's volumes"})
+	lacks := l.lacks()
+	if l.Setup.Prepared && !lacks {
+		l.mount()
 	}
 	if !l.runtime() {
 		return
 	}
 	l.resize()
+	if lacks {
+		return // containers that another agent began go on
+	}
 	if !l.sandbox() {
 		l.pulls()
 		return
@@ -136,6 +140,20 @@ func (l *planner) run() {
 		return
 	}
 	l.containers()
+}
+
+// mount makes the volumes ready, or brings them up to date.
+func (l *planner) mount() {
+	renew := l.Setup.Renew
+	switch {
+	case !l.Setup.Mounted || l.Setup.Outdated:
+		l.do(Action{Kind: Mount, Why: "the pod's volumes"})
+	case renew.IsZero():
+	case renew.After(l.now):
+		l.wakeAt(renew)
+	default:
+		l.do(Action{Kind: Mount, Why: "what a volume shows is to be renewed"})
+	}
 }
 
 // admitted asks the ledger first.

@@ -97,6 +97,9 @@ type Stop struct {
 	Phase   v1.PodPhase
 	Reason  string
 	Message string
+	// Disruption, when set, is the message of the condition DisruptionTarget: the
+	// pod did nothing wrong, others needed what it had (behaviour row 1.3-7).
+	Disruption string `json:",omitempty"`
 	// Unwanted says that no source names the pod any more: all that is left
 	// of it is to be removed.
 	Unwanted bool
@@ -230,10 +233,15 @@ type Setup struct {
 	Prepared bool // pod folder, cgroup
 	Mounted  bool // volumes
 	Outdated bool // what the volumes show has changed since
+	// Renew is when the volumes are to be mounted again though nothing changed,
+	// zero for never: a token in one of them is to be replaced.
+	Renew time.Time
 	// Restarting is the container whose rule has all containers restarted.
 	Restarting string
 	// Seen is when the newest view of the runtime began to be read.
 	Seen time.Time
+	// Boot is the machine's boot in which the pod is run, by the kernel's ID.
+	Boot string
 	// Failures of the steps that are tried again, by Action.Key.
 	Failures map[string]Failure
 	// Recorded is the durable part as it was last written to disk.
@@ -295,6 +303,7 @@ type Record struct {
 	// Spec has the resources that were granted, not those that are wished.
 	Spec       *v1.Pod               `json:"spec"`
 	Origin     string                `json:"origin"`
+	Boot       string                `json:"boot,omitempty"` // as in Setup
 	Granted    bool                  `json:"granted"`
 	Started    time.Time             `json:"started"`
 	Phase      v1.PodPhase           `json:"phase,omitempty"`

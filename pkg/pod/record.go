@@ -14,7 +14,7 @@ func (p Pod) Record() Record {
 		// What was granted stays so until the ledger says otherwise.
 		granted = p.Setup.Recorded.Granted
 	}
-	r := Record{Spec: p.Spec, Origin: p.Origin, Granted: granted, Started: p.Started, Stop: p.Stop, Actuated: p.Resize.Actuated}
+	r := Record{Spec: p.Spec, Origin: p.Origin, Boot: p.Setup.Boot, Granted: granted, Started: p.Started, Stop: p.Stop, Actuated: p.Resize.Actuated}
 	if IsTerminal(p.Phase) {
 		r.Phase = p.Phase
 	}
@@ -46,7 +46,7 @@ func (p Pod) alwaysAgain(name string) bool {
 func (r Record) equal(o Record) bool {
 	stops := r.Stop == o.Stop || r.Stop != nil && o.Stop != nil && *r.Stop == *o.Stop
 	specs := r.Spec == o.Spec || equality.Semantic.DeepEqual(r.Spec, o.Spec)
-	return stops && specs && r.Actuated.equal(o.Actuated) && r.Origin == o.Origin && r.Granted == o.Granted && r.Started.Equal(o.Started) &&
+	return stops && specs && r.Actuated.equal(o.Actuated) && r.Origin == o.Origin && r.Boot == o.Boot && r.Granted == o.Granted && r.Started.Equal(o.Started) &&
 		r.Phase == o.Phase && maps.EqualFunc(r.Containers, o.Containers, Remembered.equal)
 }
 

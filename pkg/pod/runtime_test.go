@@ -2,6 +2,7 @@ package pod
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -25,6 +26,10 @@ func (w *world) effect(a Action, named args) Done {
 			v = cloneView(w.seen)
 		}
 		e.View = &v
+	case Mount:
+		if s := named.named["renew"]; s != "" {
+			e.Renew = w.now.Add(duration(w.t, s))
+		}
 	case RunSandbox:
 		n := w.next("sandbox")
 		s := Sandbox{ID: fmt.Sprintf("s%d", n), Attempt: a.Attempt, Ready: true, CreatedAt: w.now,
@@ -206,6 +211,18 @@ func specOf(t *testing.T, a args, body []string) *v1.Pod {
 	}
 	for _, line := range body {
 		b := parseArgs(line)
+		switch b.word(0) {
+		case "volume":
+			vol := v1.Volume{Name: b.word(1)}
+			if err := json.Unmarshal([]byte(`{"`+b.word(2)+`":{}}`), &vol.VolumeSource); err != nil {
+				t.Fatal(err)
+			}
+			p.Spec.Volumes = append(p.Spec.Volumes, vol)
+			continue
+		case "claim":
+			p.Spec.ResourceClaims = append(p.Spec.ResourceClaims, v1.PodResourceClaim{Name: b.word(1)})
+			continue
+		}
 		c := containerOf(t, b)
 		switch b.word(0) {
 		case "init":
@@ -229,6 +246,14 @@ func containerOf(t *testing.T, a args) v1.Container {
 	c := v1.Container{Name: a.word(1), Image: "img", Lifecycle: &v1.Lifecycle{}}
 	if s := a.named["image"]; s != "" {
 		c.Image = s
+	}
+	if s := a.named["volumes"]; s != "" {
+		for _, name := range strings.Split(s, ",") {
+			c.VolumeMounts = append(c.VolumeMounts, v1.VolumeMount{Name: name, MountPath: "/" + name})
+		}
+	}
+	if s := a.named["devices"]; s != "" {
+		c.VolumeDevices = []v1.VolumeDevice{{Name: s, DevicePath: "/dev/" + s}}
 	}
 	if s := a.named["cpu"]; s != "" {
 		c.Resources.Requests = v1.ResourceList{v1.ResourceCPU: resource.MustParse(s)}

@@ -96,14 +96,19 @@ func (w *world) verbWant(a args, body []string) string {
 	return ""
 }
 
-// verbEnd asks for the pod's end: end grace=5s unwanted phase=Failed reason=R.
+// verbEnd asks for the pod's end: end grace=5s unwanted phase=Failed reason=R
+// disruption=M; with a disruption the reason is told.
 func (w *world) verbEnd(a args, _ []string) string {
 	grace := time.Duration(-1)
 	if s := a.named["grace"]; s != "" {
 		grace = duration(w.t, s)
 	}
+	var told []Note
+	if a.named["disruption"] != "" {
+		told = []Note{{Warning: true, Reason: a.named["reason"], Message: a.named["message"]}}
+	}
 	w.apply(Ended{At: w.now, Grace: grace, Phase: v1.PodPhase(a.named["phase"]), Reason: a.named["reason"],
-		Message: a.named["message"], Unwanted: a.has("unwanted")})
+		Message: a.named["message"], Disruption: a.named["disruption"], Unwanted: a.has("unwanted"), Told: told})
 	return ""
 }
 
@@ -195,21 +200,23 @@ func (w *world) inFlight(key string) Action {
 	return d.Action
 }
 
-// verbOK ends an action well: ok create/app; ok observe old; ok stop/app-0/30 code=0.
+// verbOK ends an action well: ok create/app; ok observe old; ok stop/app-0/30
+// code=0; ok mount renew=48m.
 func (w *world) verbOK(a args, _ []string) string {
 	w.finish(w.inFlight(a.word(0)), a)
 	return ""
 }
 
 // verbFail ends an action badly: fail KEY reason=R message=M [uncertain]
-// [canceled] [effect]; with effect the runtime did it all the same.
+// [canceled] [effect] [usable]; with effect the runtime did it all the same, with
+// usable a mount left what the volumes showed before.
 func (w *world) verbFail(a args, _ []string) string {
 	action := w.inFlight(a.word(0))
 	if a.has("effect") {
 		w.effect(action, a)
 	}
 	w.apply(Done{At: w.now, Action: action, Failure: &Failure{Reason: a.named["reason"], Message: a.named["message"],
-		Uncertain: a.has("uncertain"), Canceled: a.has("canceled")}})
+		Uncertain: a.has("uncertain"), Canceled: a.has("canceled")}, Usable: a.has("usable")})
 	return ""
 }
 

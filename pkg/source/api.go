@@ -2,18 +2,19 @@ package source
 
 import (
 	"context"
-	"fmt"
-	"maps"
+	"log/slog"
+	"sync"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
-	"github.com/nodeagent/nodeagent/pkg/pod"
+	"github.com/nodeagent/nodeagent/pkg/objects"
 )
 
 // APIName is the name of the source of pods that an apiserver has.
@@ -31,161 +32,144 @@ type APIOptions struct {
 	Seen func(*v1.Pod)
 	// Gone gets the last copy of a pod that the apiserver has no more.
 	Gone func(*v1.Pod)
+	// Objects is where what pods refer to is kept.
+	Objects *objects.Store
+	// Renew tells the pods concerned that objects came, went or changed. It
+	// must be safe for concurrent use and not block.
+	Renew func(map[objects.Key]bool)
+	Log   *slog.Logger
 }
 
+// patience is how long a pod is held back until the apiserver has answered what
+// it refers to. Mostly that takes milliseconds.
+const patience = 2 * time.Second
+
 // apiSource is the source of the pods that an apiserver has bound to this node
-// (behaviour row 1.1-4).
+// (behaviour row 1.1-4). Each is told on once what
+// it refers to is known, so that nobody says of an object that is there that it
+// isn't.
 type apiSource struct {
 	APIOptions
-	wanted map[types.UID]*v1.Pod // as sent last
+	changed chan struct{} // a token asks to look anew
+
+	mu      sync.Mutex
+	refs    *references
+	pods    map[types.UID]*boundPod
+	waiting map[types.UID]*boundPod // those that are held back
+	arrived int                     // pods so far
+	opens   time.Time               // the first list is sent no later than this; zero until it is there
+	sent    bool                    // it was
+	news    bool                    // what is told differs from what was sent
 }
 
 // NewAPI gives the pods that an apiserver has bound to this node, but mirror
 // pods. While the apiserver does not answer, what it gave before stays wanted.
 func NewAPI(o APIOptions) Source {
-	return &apiSource{APIOptions: o, wanted: map[types.UID]*v1.Pod{}}
+	return &apiSource{APIOptions: o, changed: make(chan struct{}, 1), pods: map[types.UID]*boundPod{}, waiting: map[types.UID]*boundPod{}}
 }
 
 func (s *apiSource) Name() string { return APIName }
 
-// Run is documented at Source.
+// Run is documented at Source. The first list comes once none of its pods is
+// held back: one that is missing there counts as unwanted.
 func (s *apiSource) Run(ctx context.Context, out chan<- Update) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-s.Ready:
 	}
-	informer := cache.NewSharedInformer(cache.NewFilteredListWatchFromClient(
-		s.Client.CoreV1().RESTClient(), "pods", v1.NamespaceAll, s.ours), &v1.Pod{}, 0)
-	if err := informer.SetTransform(withoutManagers); err != nil {
-		return fmt.Errorf("pods of the apiserver: %w", err)
-	}
-	changed := make(chan struct{}, 1)
-	registration, err := informer.AddEventHandler(s.handler(changed))
-	if err != nil {
-		return fmt.Errorf("pods of the apiserver: %w", err)
-	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		informer.RunWithContext(ctx)
-	}()
-	defer func() { <-ended }()
-	if !cache.WaitForCacheSync(ctx.Done(), registration.HasSynced) {
-		return ctx.Err()
-	}
-	return s.send(ctx, informer.GetStore(), changed, out)
+	s.refs = &references{client: s.Client, known: s.Objects, renew: s.Renew, answered: s.wake,
+		pods: map[types.UID][]objects.Key{}, watches: map[objects.Key]*objectWatch{}}
+	contact := contact{log: s.Log}
+	watched := reflection{ListWatch: s.selection(), example: &v1.Pod{}, store: &bound{s: s, ctx: ctx},
+		least: 50 * time.Millisecond, most: 2 * time.Second, asked: contact.note}
+	var work sync.WaitGroup
+	work.Go(func() { watched.run(ctx) })
+	err := s.send(ctx, out)
+	work.Wait()
+	s.refs.work.Wait()
+	return err
 }
 
-// ours selects the pods of this node.
-func (s *apiSource) ours(o *metav1.ListOptions) {
-	o.FieldSelector = fields.OneTermEqualSelector("spec.nodeName", s.NodeName).String()
+// selection is the pods of this node.
+func (s *apiSource) selection() *cache.ListWatch {
+	return cache.NewFilteredListWatchFromClient(s.Client.CoreV1().RESTClient(), "pods", v1.NamespaceAll, func(o *metav1.ListOptions) {
+		o.FieldSelector = fields.OneTermEqualSelector("spec.nodeName", s.NodeName).String()
+	})
 }
 
-// send sends the full list, now and whenever the wish has changed: not when
-// only the status has, which is our own words coming back.
-func (s *apiSource) send(ctx context.Context, store cache.Store, changed <-chan struct{}, out chan<- Update) error {
-	pending, _ := s.update(store)
-	send := out
+func (s *apiSource) wake() {
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+}
+
+// send sends the full list whenever the wish has changed: not when only the
+// status has, which is our own words coming back.
+func (s *apiSource) send(ctx context.Context, out chan<- Update) error {
+	var pending Update
+	var send chan<- Update
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-changed:
-			if u, news := s.update(store); news {
-				pending, send = u, out
-			}
 		case send <- pending:
-			send = nil
+			pending, send = Update{}, nil
+			continue
+		case <-s.changed:
+		case <-timer.C:
+		}
+		u, news, next := s.look(time.Now())
+		if news {
+			pending, send = u, out
+		}
+		timer.Stop()
+		if !next.IsZero() {
+			timer.Reset(time.Until(next))
 		}
 	}
 }
 
-// update is all that is wanted now, and whether it differs from the last one.
-// A pod of which nothing has changed that concerns its wish is the same object.
-func (s *apiSource) update(store cache.Store) (u Update, news bool) {
-	u.Source = APIName
-	next := map[types.UID]*v1.Pod{}
-	for _, o := range store.List() {
-		p := o.(*v1.Pod)
-		if IsMirror(p) || pod.CheckUID(p.UID) != nil {
+// look tells on the pods that need not be held back any more. It gives the full
+// list if that differs from the last one, and says when to look again.
+func (s *apiSource) look(now time.Time) (u Update, news bool, next time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for uid, e := range s.waiting {
+		if !now.Before(e.until) || s.refs.complete(uid) {
+			s.tell(e)
 			continue
 		}
-		wish := trim(p)
-		if old := s.wanted[p.UID]; old != nil && equality.Semantic.DeepEqual(old, wish) {
-			wish = old
-		} else {
-			news = true
-		}
-		next[p.UID] = wish
-		u.Pods = append(u.Pods, Desired{Pod: wish, Origin: APIName})
+		next = sooner(next, e.until)
 	}
-	news = news || len(next) != len(s.wanted)
-	s.wanted = next
-	return u, news
+	next = sooner(next, s.refs.sweep(now))
+	early := s.opens.IsZero() || len(s.waiting) > 0 && now.Before(s.opens)
+	if !s.sent && early || s.sent && !s.news {
+		return u, false, next
+	}
+	s.sent, s.news = true, false
+	return s.list(), true, next
 }
 
-// handler notes what has changed for update, and tells the others.
-func (s *apiSource) handler(changed chan<- struct{}) cache.ResourceEventHandler {
-	note := func() {
-		select {
-		case changed <- struct{}{}:
-		default:
-		}
-	}
-	return cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(o any) { s.Seen(o.(*v1.Pod)); note() },
-		UpdateFunc: func(_, o any) { s.Seen(o.(*v1.Pod)); note() },
-		DeleteFunc: func(o any) {
-			if unknown, ok := o.(cache.DeletedFinalStateUnknown); ok {
-				o = unknown.Obj
-			}
-			if p, ok := o.(*v1.Pod); ok {
-				s.Gone(p)
-			}
-			note()
-		},
-	}
+// contact says once when the apiserver does not answer, and once when it does.
+// Only one request at a time ends in note.
+type contact struct {
+	log  *slog.Logger
+	lost bool
 }
 
-// withoutManagers is what of an object is kept in memory.
-func withoutManagers(o any) (any, error) {
-	if p, ok := o.(*v1.Pod); ok {
-		p.ManagedFields = nil
+func (c *contact) note(err error) {
+	if apierrors.IsInvalid(err) || apierrors.IsResourceExpired(err) || apierrors.IsGone(err) {
+		return // it is to be asked in another way
 	}
-	return o, nil
-}
-
-// trim is the wish alone: what is the same for as long as nobody wants anything
-// else. Of the status it has the conditions of others, for readiness gates, and
-// a phase that is never left.
-func trim(p *v1.Pod) *v1.Pod {
-	wish := &v1.Pod{ObjectMeta: *p.ObjectMeta.DeepCopy(), Spec: p.Spec}
-	wish.ManagedFields, wish.ResourceVersion = nil, ""
-	wish.Annotations = maps.Clone(wish.Annotations)
-	if wish.Annotations == nil {
-		wish.Annotations = map[string]string{}
+	switch {
+	case err != nil && !c.lost:
+		c.log.Warn("the apiserver does not give this node's pods; they go on as they are", "error", err)
+	case err == nil && c.lost:
+		c.log.Info("the apiserver gives this node's pods again")
 	}
-	wish.Annotations[annotationSource] = APIName
-	wish.Status.Phase = v1.PodPending
-	if pod.IsTerminal(p.Status.Phase) {
-		wish.Status.Phase, wish.Status.Reason, wish.Status.Message = p.Status.Phase, p.Status.Reason, p.Status.Message
-	}
-	for _, c := range p.Status.Conditions {
-		if !pod.OwnsCondition(c.Type) {
-			c.LastProbeTime, c.LastTransitionTime = metav1.Time{}, metav1.Time{}
-			wish.Status.Conditions = append(wish.Status.Conditions, c)
-		}
-	}
-	return wish
-}
-
-// mirrorAnnotation marks the image that a static pod has at an apiserver
-// (behaviour row 1.1-11).
-const mirrorAnnotation = v1.MirrorPodAnnotationKey
-
-// IsMirror says whether the pod only shows a static one.
-func IsMirror(p *v1.Pod) bool {
-	_, ok := p.Annotations[mirrorAnnotation]
-	return ok
+	c.lost = err != nil
 }

@@ -100,11 +100,17 @@ func (m Merge) names() []string { return slices.Sorted(maps.Keys(m.latest)) }
 // Synced says that every expected source has delivered (behaviour row 1.1-16).
 func (m Merge) Synced() bool {
 	for _, name := range m.sources {
-		if _, ok := m.latest[name]; !ok {
+		if !m.Has(name) {
 			return false
 		}
 	}
 	return true
+}
+
+// Has says that the source has delivered.
+func (m Merge) Has(source string) bool {
+	_, ok := m.latest[source]
+	return ok
 }
 
 // Pods are all wanted pods, by the moment they were created in an apiserver if

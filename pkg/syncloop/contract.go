@@ -52,8 +52,10 @@ type Runtime interface {
 // Volumes are the pods' folders and volumes.
 type Volumes interface {
 	Prepare(p *v1.Pod) error
-	// Mount makes all volumes ready and says where each is on the host.
-	Mount(ctx context.Context, p *v1.Pod) (map[string]string, error)
+	// Mount makes all volumes ready and says where each is on the host, and when
+	// to mount them again though nothing changed, zero for never. With an error
+	// there are paths too if every volume can be used, as it was before.
+	Mount(ctx context.Context, p *v1.Pod) (paths map[string]string, renew time.Time, err error)
 	// BindSubPaths says where the parts of volumes that a container mounts are
 	// on the host, by the index of the volumeMount.
 	BindSubPaths(ctx context.Context, p *v1.Pod, c *v1.Container, hosts, values map[string]string) (map[int]string, error)

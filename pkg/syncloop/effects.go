@@ -29,7 +29,7 @@ func (a *actor) do(ctx, wish context.Context, turn *waiter, p pod.Pod, act pod.A
 	var err error
 	switch act.Kind {
 	case pod.Admit:
-		verdict, failure := a.admit(p)
+		verdict, failure := a.admit(ctx, p)
 		if failure == nil {
 			return pod.Judged{At: time.Now(), Verdict: verdict}
 		}
@@ -92,10 +92,11 @@ func (a *actor) pullSecrets(p *v1.Pod) (secrets []*v1.Secret, told []pod.Note) {
 }
 
 // admit asks the ledger and writes the grant before anybody acts on it.
-func (a *actor) admit(p pod.Pod) (pod.Verdict, error) {
+func (a *actor) admit(ctx context.Context, p pod.Pod) (pod.Verdict, error) {
 	claim := ledger.ClaimOf(p.Spec)
-	v := a.loop.grants.admit(claim)
+	v := a.loop.ask(ctx, claim)
 	if v.State != pod.Granted {
+		a.loop.preempt(a.loop.grants.victims(claim.UID))
 		return v, nil
 	}
 	p.Verdict = v
@@ -262,14 +263,15 @@ func (a *actor) settle(ctx context.Context, p pod.Pod, done *pod.Done) error {
 	case pod.Actuate:
 		return a.actuate(ctx, p)
 	case pod.Mount:
-		mounts, err := l.Volumes.Mount(ctx, p.Spec)
-		if err != nil {
+		mounts, renew, err := l.Volumes.Mount(ctx, p.Spec)
+		if err != nil && mounts == nil {
 			return err // what was mounted before is still what containers get
 		}
+		done.Usable, done.Renew = true, renew
 		a.mu.Lock()
 		a.mounts = mounts
 		a.mu.Unlock()
-		return nil
+		return err
 	case pod.Observe:
 		view, err := l.Runtime.View(ctx, p.UID())
 		done.View = &view

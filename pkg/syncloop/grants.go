@@ -25,6 +25,27 @@ func (g *grants) admit(c ledger.Claim) (v pod.Verdict) {
 	return v
 }
 
+// readmit lets in a pod that an earlier process had let in, if it still can.
+func (g *grants) readmit(c ledger.Claim) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ledger, _ = ledger.Readmit(g.ledger, c)
+}
+
+// victims are those whose end the pod waits for.
+func (g *grants) victims(uid types.UID) []types.UID {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return ledger.Victims(g.ledger, uid)
+}
+
+// leaves says whether the pod is to end for another's sake.
+func (g *grants) leaves(uid types.UID) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return ledger.Leaves(g.ledger, uid)
+}
+
 func (g *grants) enter(c ledger.Claim) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -44,6 +44,8 @@ type Config struct {
 	// Sources are the names of all sources that will deliver. Nothing is ended
 	// before each has done so once.
 	Sources []string
+	// Offline says what becomes of pods while their apiserver is not reached.
+	Offline Offline
 	// Known are the records that an earlier process left.
 	Known map[types.UID]pod.Record
 	// Allocated and Actuated are the resources that another agent granted and
@@ -61,6 +63,12 @@ type Config struct {
 	// Connected is called whenever the runtime has answered, before anything is
 	// asked of it; its error counts as the runtime's.
 	Connected func(context.Context) error
+	// Seen is told how the runtime is whenever it was looked at, and why it is
+	// lost; it must not block. Nil for nobody.
+	Seen func(cri.Runtime, error)
+	// AskNode has the node's object read anew, and SetNode called with it before
+	// it returns. Nil without an apiserver.
+	AskNode func(context.Context) error
 	// Fault is called at the named points before and after each action; tests
 	// end the process there. Nil for none.
 	Fault func(point string)
@@ -87,6 +95,7 @@ type Loop struct {
 	ended   map[types.UID]bool      // told to end
 	spared  map[types.UID]bool      // orphans left alone, and told of
 	swept   bool                    // orphans were looked for
+	alone   bool                    // the apiserver was waited for long enough
 	work    sync.WaitGroup
 }
 
@@ -120,6 +129,7 @@ func (l *Loop) Run(ctx context.Context, updates <-chan source.Update) error {
 	l.work.Go(func() { l.watch(ctx) })
 	l.work.Go(func() { l.balance(ctx) })
 	l.work.Go(func() { l.keepStates(ctx) })
+	l.work.Go(func() { l.lookAround(ctx) })
 	for {
 		select {
 		case <-ctx.Done():
@@ -143,6 +153,9 @@ func (l *Loop) read(ctx context.Context, mail any) {
 		l.drop(ctx, types.UID(m))
 	case folders:
 		l.clear(ctx, m)
+	case alone:
+		l.alone = true
+		l.reconcile(ctx)
 	case question:
 		// That it was read is the answer.
 	}
@@ -172,7 +185,7 @@ func (l *Loop) take(u source.Update) {
 	l.mu.Lock()
 	l.merge = l.merge.With(u)
 	l.mu.Unlock()
-	l.renew(l.Objects.Replace(beside, l.merge.Objects()))
+	l.Renew(l.Objects.Replace(beside, l.merge.Objects()))
 	for _, c := range l.merge.Conflicts() {
 		if !slices.Contains(before, c) {
 			l.Log.Error("manifest is not taken", "origin", c.Origin, "pod", c.Pod, "object", c.Object, "field", c.Field, "problem", c.Message)
@@ -180,12 +193,23 @@ func (l *Loop) take(u source.Update) {
 	}
 }
 
-// renew tells the pods that refer to what has changed.
-func (l *Loop) renew(changed map[objects.Key]bool) {
+// Renew tells the pods that refer to what has changed. It is safe for
+// concurrent use and does not block.
+func (l *Loop) Renew(changed map[objects.Key]bool) {
+	if len(changed) == 0 {
+		return
+	}
 	for _, a := range l.all() {
 		if objects.Mentions(a.now.Load().Spec, changed) {
 			a.mail.put(pod.Renewed{At: time.Now()})
 		}
+	}
+}
+
+// RenewPod has the pod's volumes brought up to date: what one shows has changed.
+func (l *Loop) RenewPod(uid types.UID) {
+	if a := l.actor(uid); a != nil {
+		a.mail.put(pod.Renewed{At: time.Now()})
 	}
 }
 
@@ -287,7 +311,7 @@ func (l *Loop) reconcile(ctx context.Context) {
 // want tells the pod's actor what is wanted, or starts one. A pod that is
 // being ended begins anew once nothing is left of it.
 func (l *Loop) want(ctx context.Context, d source.Desired) {
-	w := pod.Wanted{At: time.Now(), Spec: d.Pod, Origin: d.Origin}
+	w := pod.Wanted{At: time.Now(), Spec: d.Pod, Origin: d.Origin, Boot: l.Offline.Boot}
 	a := l.actor(d.Pod.UID)
 	switch {
 	case a == nil:
@@ -337,6 +361,9 @@ func (l *Loop) start(ctx context.Context, w pod.Wanted) *actor {
 	l.mu.Lock()
 	l.actors[uid] = a
 	l.mu.Unlock()
+	if l.grants.leaves(uid) {
+		l.preempt([]types.UID{uid}) // decided when it had no actor yet
+	}
 	l.work.Go(func() {
 		if a.run(ctx) {
 			l.mail.put(removed(uid))

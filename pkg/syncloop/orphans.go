@@ -72,7 +72,7 @@ func (l *Loop) enterKnown(found listed) {
 		}
 	}
 	for _, c := range others {
-		l.grants.admit(c)
+		l.grants.readmit(c)
 	}
 }
 
@@ -154,7 +154,7 @@ func (l *Loop) held() []source.Desired {
 			out = append(out, source.Desired{Pod: r.Spec, Origin: r.Origin})
 		}
 	}
-	return out
+	return append(out, l.unconfirmed()...)
 }
 
 // sweep ends what no source wants: pods in the runtime, records, folders. It

@@ -22,6 +22,10 @@ type disk struct {
 	world   *world
 	folders map[types.UID]bool
 	mounts  map[types.UID]bool
+	// tokens is how long what volumes show is good for, 0 for ever; mounted are
+	// the times at which volumes were mounted.
+	tokens  time.Duration
+	mounted []time.Time
 	cgroups map[types.UID]bool
 	milli   map[types.UID]int64 // CPU requests that the cgroups were set to
 	users   map[types.UID]pod.IDs
@@ -77,13 +81,17 @@ func (a *agent) Prepare(p *v1.Pod) error {
 	return a.touch(context.Background(), "prepare "+string(p.UID), func() { a.world.disk.folders[p.UID] = true })
 }
 
-func (a *agent) Mount(ctx context.Context, p *v1.Pod) (map[string]string, error) {
+func (a *agent) Mount(ctx context.Context, p *v1.Pod) (paths map[string]string, renew time.Time, err error) {
 	defer a.once("mount " + string(p.UID))()
-	return nil, a.touch(ctx, "mount "+string(p.UID), func() {
+	if a.world.disk.tokens > 0 {
+		renew = time.Now().Add(a.world.disk.tokens)
+	}
+	return nil, renew, a.touch(ctx, "mount "+string(p.UID), func() {
 		if !a.world.disk.folders[p.UID] {
 			a.world.violated("volumes of %s are mounted before its folder is there", p.UID)
 		}
 		a.world.disk.mounts[p.UID] = true
+		a.world.disk.mounted = append(a.world.disk.mounted, time.Now())
 	})
 }
 

@@ -136,7 +136,7 @@ func (w *world) makeNeeded(d *draft) {
 	c.Image, c.Ports, c.Lifecycle = "term=1s", nil, nil
 	c.StartupProbe, c.LivenessProbe, c.ReadinessProbe = nil, nil, nil
 	d.pod.Spec.RestartPolicy, d.pod.Spec.ActiveDeadlineSeconds = "Always", nil
-	c.Resources.Requests = nil
+	c.Resources.Requests, d.pod.Spec.HostUsers = nil, nil
 	w.runtime.needs = d.pod.UID
 }
 

@@ -8,6 +8,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/nodeagent/nodeagent/pkg/ledger"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 )
 
@@ -219,8 +220,15 @@ func (w *world) queued(p pod.Pod) string {
 	return "waits for a name that nobody has"
 }
 
-// wronglyEnded: a pod that restarts always ends only by its deadline.
+// wronglyEnded: a pod that restarts always ends only by its deadline, and to make
+// room for one that is more critical.
 func (w *world) wronglyEnded(p pod.Pod) string {
+	if p.Stop.Reason == ledger.Preempting {
+		if pod.IsCritical(p.Spec) {
+			return "was ended for another, and is critical itself"
+		}
+		return ""
+	}
 	if p.Spec.Spec.RestartPolicy == v1.RestartPolicyAlways && p.Spec.Spec.ActiveDeadlineSeconds == nil {
 		return "has ended, but restarts always"
 	}

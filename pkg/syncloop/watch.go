@@ -33,7 +33,7 @@ func (l *Loop) watch(ctx context.Context) {
 	delay := 100 * time.Millisecond
 	for ctx.Err() == nil {
 		began := time.Now()
-		err := l.session(ctx)
+		rt, err := l.session(ctx)
 		if ctx.Err() != nil {
 			return
 		}
@@ -41,6 +41,7 @@ func (l *Loop) watch(ctx context.Context) {
 			l.Log.Error("container runtime is not ready; trying again until it is", "error", err)
 		}
 		l.setNode(func(n *pod.Node) { n.Runtime = err.Error() })
+		l.saw(rt, err)
 		if time.Since(began) > probeTimeout {
 			delay = 100 * time.Millisecond
 		}
@@ -58,15 +59,22 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
+// saw tells how the runtime is.
+func (l *Loop) saw(rt cri.Runtime, err error) {
+	if l.Seen != nil {
+		l.Seen(rt, err)
+	}
+}
+
 // session subscribes, lists, and audits until the runtime is lost; its error
-// says how.
-func (l *Loop) session(ctx context.Context) error {
+// says how. The runtime is returned as it was at the begin.
+func (l *Loop) session(ctx context.Context) (cri.Runtime, error) {
 	rt, err := l.probe(ctx)
 	if err != nil {
-		return err
+		return rt, err
 	}
 	if err := l.Connected(ctx); err != nil {
-		return err
+		return rt, err
 	}
 	l.grants.learn(rt)
 	ctx, cancel := context.WithCancel(ctx)
@@ -75,7 +83,7 @@ func (l *Loop) session(ctx context.Context) error {
 	l.work.Go(func() { lost <- l.Runtime.Events(ctx, l.hint) })
 	found, err := l.Runtime.List(ctx)
 	if err != nil {
-		return err
+		return rt, err
 	}
 	l.Log.Info("container runtime is ready", "runtime", rt.Name, "version", rt.Version, "pods", len(found))
 	if doubt := rt.Untested(); doubt != "" {
@@ -86,7 +94,8 @@ func (l *Loop) session(ctx context.Context) error {
 	}
 	l.mail.put(listed(found))
 	l.setNode(func(n *pod.Node) { n.Runtime, n.Network, n.RuntimeName = "", rt.Network, rt.Name })
-	return l.attend(ctx, lost)
+	l.saw(rt, nil)
+	return rt, l.attend(ctx, lost)
 }
 
 // probe asks the runtime whether it is ready.
@@ -171,6 +180,7 @@ func (l *Loop) askNetwork(ctx context.Context) error {
 		return err
 	}
 	l.setNode(func(n *pod.Node) { n.Network = rt.Network })
+	l.saw(rt, nil)
 	return nil
 }
 

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/nodeagent/nodeagent/pkg/pod"
 )
@@ -106,7 +107,7 @@ func (w *writer) shows(dir string, files payload) bool {
 		}
 		rel := strings.TrimPrefix(strings.TrimPrefix(name, dir), "/")
 		want, isFile := files[rel]
-		ok := info.Mode() == w.mode(want.mode) && info.Size() == int64(len(want.data)) && w.owned(info)
+		ok := info.Mode() == w.mode(want.mode) && info.Size() == int64(len(want.data)) && w.owned(info, want)
 		if !isFile {
 			ok = d.IsDir() && folders[rel]
 		}
@@ -171,8 +172,8 @@ func (w *writer) makeFile(name string, content file) error {
 	if err != nil {
 		return err
 	}
-	if w.group != nil {
-		err = f.Chown(-1, int(*w.group))
+	if w.group != nil || content.owner != nil {
+		err = f.Chown(int(ptr.Deref(content.owner, -1)), int(ptr.Deref(w.group, -1)))
 	}
 	if err == nil {
 		err = f.Chmod(w.mode(content.mode))
@@ -191,9 +192,9 @@ func (w *writer) mode(mode fs.FileMode) fs.FileMode {
 	return mode
 }
 
-func (w *writer) owned(info fs.FileInfo) bool {
+func (w *writer) owned(info fs.FileInfo, want file) bool {
 	st, ok := info.Sys().(*syscall.Stat_t)
-	return w.group == nil || !ok || int64(st.Gid) == *w.group
+	return !ok || (w.group == nil || int64(st.Gid) == *w.group) && (want.owner == nil || int64(st.Uid) == *want.owner)
 }
 
 // link makes the links that people open, one for each first element of a path.

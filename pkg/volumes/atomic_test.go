@@ -64,7 +64,7 @@ func mustWrite(t *testing.T, dir string, files payload) {
 	}
 }
 
-func plain(text string) file { return file{[]byte(text), 0o644} }
+func plain(text string) file { return file{data: []byte(text), mode: 0o644} }
 
 func TestAtomicWriter(t *testing.T) {
 	onFileSystems(t, func(t *testing.T, dir string) {
@@ -72,7 +72,7 @@ func TestAtomicWriter(t *testing.T) {
 			{},
 			{"a": plain("1"), "b": plain("")},
 			{"a": plain("1"), "b": plain("x")},
-			{"a": {[]byte("1"), 0o400}},
+			{"a": {data: []byte("1"), mode: 0o400}},
 			{"a/b/c": plain("deep"), "a/d": plain("")},
 			{"a/b": plain("now a file")},
 			{"a": plain("now a file"), strings.Repeat("n", 255): plain("")},

@@ -10,7 +10,7 @@ import (
 // one on disk, a ConfigMap, a Secret and the pod's own labels.
 func BenchmarkFourVolumes(b *testing.B) {
 	root := b.TempDir()
-	v, err := New(root, 64<<20, resolver())
+	v, err := New(root, 64<<20, resolver(), nil)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -20,7 +20,7 @@ func BenchmarkFourVolumes(b *testing.B) {
 		if err := v.Prepare(p); err != nil {
 			b.Fatal(err)
 		}
-		if _, err := v.Mount(b.Context(), p); err != nil {
+		if _, _, err := v.Mount(b.Context(), p); err != nil {
 			b.Fatal(err)
 		}
 		b.StopTimer()

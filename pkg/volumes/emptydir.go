@@ -39,44 +39,44 @@ func readyPath(uid types.UID, name string) string {
 func (e *emptyDir) Folder() string { return emptyDirName }
 
 // Mount makes the folder.
-func (e *emptyDir) Mount(_ context.Context, p *v1.Pod, vol *v1.Volume) (string, error) {
+func (e *emptyDir) Mount(_ context.Context, p *v1.Pod, vol *v1.Volume) (standing, error) {
 	mount, err := e.medium(p, vol)
 	if err != nil {
-		return "", err
+		return standing{}, err
 	}
 	root, err := os.OpenRoot(e.pods)
 	if err != nil {
-		return "", err
+		return standing{}, err
 	}
 	defer func() { _ = root.Close() }() // opened to read: nothing to lose
 	dir, marker := volumePath(p.UID, emptyDirName, vol.Name), readyPath(p.UID, vol.Name)
 	path := filepath.Join(e.pods, dir)
 	mounted, err := isMounted(e.pods, dir)
 	if err != nil {
-		return "", err
+		return standing{}, err
 	}
 	if ready(root, dir, marker) && mounted == (mount != nil) {
-		return path, nil
+		return standing{path: path}, nil
 	}
 	f, err := makeBeneath(e.pods, dir)
 	if err != nil {
-		return "", err
+		return standing{}, err
 	}
 	defer func() { _ = f.Close() }()
 	if mount != nil && !mounted {
 		if err := mount(f); err != nil {
-			return "", err
+			return standing{}, err
 		}
 	}
 	top, err := openBeneath(e.pods, dir) // what is mounted there by now
 	if err != nil {
-		return "", err
+		return standing{}, err
 	}
 	defer func() { _ = top.Close() }()
 	if err := setOwner(top, mount != nil, p.Spec.SecurityContext); err != nil {
-		return "", err
+		return standing{}, err
 	}
-	return path, setReady(root, marker)
+	return standing{path: path}, setReady(root, marker)
 }
 
 // medium is how the volume's file system is mounted, nil for one on disk.

@@ -24,30 +24,30 @@ type hostPath struct {
 }
 
 // Mount checks the path, and makes it if its type says so.
-func (h *hostPath) Mount(ctx context.Context, _ *v1.Pod, vol *v1.Volume) (string, error) {
+func (h *hostPath) Mount(ctx context.Context, _ *v1.Pod, vol *v1.Volume) (standing, error) {
 	path := vol.HostPath.Path
 	if !filepath.IsAbs(path) {
-		return "", fmt.Errorf("path %q: want an absolute one", path)
+		return standing{}, fmt.Errorf("path %q: want an absolute one", path)
 	}
 	if slices.Contains(strings.Split(path, "/"), "..") {
-		return "", fmt.Errorf("path %q: must not contain '..'", path)
+		return standing{}, fmt.Errorf("path %q: must not contain '..'", path)
 	}
 	want := v1.HostPathUnset
 	if vol.HostPath.Type != nil {
 		want = *vol.HostPath.Type
 	}
 	if want == v1.HostPathUnset {
-		return path, nil
+		return standing{path: path}, nil
 	}
 	done := h.checks.DoChan(string(want)+path, func() (any, error) { return nil, checkType(path, want) })
 	select {
 	case r := <-done:
 		if r.Err != nil {
-			return "", r.Err
+			return standing{}, r.Err
 		}
-		return path, nil
+		return standing{path: path}, nil
 	case <-ctx.Done():
-		return "", fmt.Errorf("hostPath type check of %s does not end: %w; is it on a dead mount?", path, ctx.Err())
+		return standing{}, fmt.Errorf("hostPath type check of %s does not end: %w; is it on a dead mount?", path, ctx.Err())
 	}
 }
 

@@ -1,7 +1,7 @@
 package volumes
 
 import (
-	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,12 +18,14 @@ import (
 )
 
 // payload is what a volume shows: files by their path in it. It follows from
-// the pod, the volume and the objects alone.
+// the pod, the volume, the objects and the pod's identity alone.
 type payload map[string]file
 
 type file struct {
 	data []byte
 	mode fs.FileMode
+	// owner is the user whose file it is, nil for the agent's.
+	owner *int64
 }
 
 // Bounds of the kernel: here the error can name the path.
@@ -93,7 +95,7 @@ type object struct {
 func (p payload) pick(o object, items []v1.KeyToPath, defaultMode *int32, optional *bool) error {
 	if len(items) == 0 {
 		for _, key := range slices.Sorted(maps.Keys(o.data)) {
-			if err := p.put(key, file{o.data[key], modeOf(nil, defaultMode)}); err != nil {
+			if err := p.put(key, file{data: o.data[key], mode: modeOf(nil, defaultMode)}); err != nil {
 				return err
 			}
 		}
@@ -107,7 +109,7 @@ func (p payload) pick(o object, items []v1.KeyToPath, defaultMode *int32, option
 		case !ok:
 			return fmt.Errorf("references non-existent %s key: %s", o.kind, item.Key)
 		}
-		if err := p.put(item.Path, file{content, modeOf(item.Mode, defaultMode)}); err != nil {
+		if err := p.put(item.Path, file{data: content, mode: modeOf(item.Mode, defaultMode)}); err != nil {
 			return err
 		}
 	}
@@ -125,7 +127,10 @@ func modeOf(own, defaults *int32) fs.FileMode {
 }
 
 // shower finds what volumes show of a pod and of objects on this node.
-type shower struct{ env.Resolver }
+type shower struct {
+	env.Resolver
+	identity Identity // nil if there is none
+}
 
 // configMap is empty for one that is optional and not there.
 func (s shower) configMap(namespace, name string, optional *bool) (object, error) {
@@ -158,10 +163,11 @@ func (s shower) secret(namespace, name string, optional *bool) (object, error) {
 	return o, nil
 }
 
-// payload is what the volume shows: a configMap, secret, downwardAPI or
+// content is what the volume shows: a configMap, secret, downwardAPI or
 // projected one (behaviour row 1.12-6).
-func (s shower) payload(p *v1.Pod, vol *v1.Volume) (payload, error) {
-	out := payload{}
+func (s shower) content(ctx context.Context, p *v1.Pod, vol *v1.Volume) (content, error) {
+	all := content{files: payload{}}
+	out := all.files
 	var err error
 	switch {
 	case vol.ConfigMap != nil:
@@ -173,12 +179,12 @@ func (s shower) payload(p *v1.Pod, vol *v1.Volume) (payload, error) {
 	case vol.DownwardAPI != nil:
 		err = s.showPod(out, p, vol.DownwardAPI.Items, vol.DownwardAPI.DefaultMode)
 	case vol.Projected != nil:
-		err = s.showAll(out, p, vol.Projected)
+		err = s.showAll(ctx, &all, p, vol.Name, vol.Projected)
 	}
 	if err != nil {
-		return nil, err
+		return content{}, err
 	}
-	return out, out.tree()
+	return all, out.tree()
 }
 
 func (s shower) showConfigMap(out payload, p *v1.Pod, name string, items []v1.KeyToPath, mode *int32, optional *bool) error {
@@ -220,7 +226,7 @@ func (s shower) showPod(out payload, p *v1.Pod, items []v1.DownwardAPIVolumeFile
 			value, err = s.Resource(p, nil, item.ResourceFieldRef)
 		}
 		if err == nil {
-			err = out.put(item.Path, file{[]byte(value), modeOf(item.Mode, mode)})
+			err = out.put(item.Path, file{data: []byte(value), mode: modeOf(item.Mode, mode)})
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("file %q: %w", item.Path, err))
@@ -230,10 +236,12 @@ func (s shower) showPod(out payload, p *v1.Pod, items []v1.DownwardAPIVolumeFile
 }
 
 // showAll adds what the sources show, one after another.
-func (s shower) showAll(out payload, p *v1.Pod, vol *v1.ProjectedVolumeSource) error {
-	var errs []error
+func (s shower) showAll(ctx context.Context, all *content, p *v1.Pod, name string, vol *v1.ProjectedVolumeSource) error {
+	out := all.files
+	var errs, older []error
 	for i, from := range vol.Sources {
 		var err error
+		all.older = nil
 		switch {
 		case from.ConfigMap != nil:
 			c := from.ConfigMap
@@ -243,12 +251,22 @@ func (s shower) showAll(out payload, p *v1.Pod, vol *v1.ProjectedVolumeSource) e
 			err = s.showSecret(out, p, c.Name, c.Items, vol.DefaultMode, c.Optional)
 		case from.DownwardAPI != nil:
 			err = s.showPod(out, p, from.DownwardAPI.Items, vol.DefaultMode)
+		case from.ServiceAccountToken != nil:
+			err = s.showToken(ctx, all, p, from.ServiceAccountToken, vol.DefaultMode)
+		case from.ClusterTrustBundle != nil:
+			err = s.showBundle(ctx, all, p, from.ClusterTrustBundle, vol.DefaultMode)
+		case from.PodCertificate != nil:
+			err = s.showCertificate(ctx, all, p, certificate{name, i, from.PodCertificate}, vol.DefaultMode)
 		default:
-			err = fmt.Errorf("%s needs an apiserver, and the agent has none", cmp.Or(fieldOf(from), "a source without a kind"))
+			err = errors.New("a source without a kind")
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("sources[%d]: %w", i, err))
 		}
+		if all.older != nil {
+			older = append(older, fmt.Errorf("sources[%d]: %w", i, all.older))
+		}
 	}
+	all.older = errors.Join(older...)
 	return errors.Join(errs...)
 }

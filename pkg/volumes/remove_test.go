@@ -302,13 +302,13 @@ func TestBusyTmpfsStays(t *testing.T) {
 // churn is the agent in TestKilledAnywhere: it lives through pods until it is
 // killed.
 func churn(root string) {
-	v, err := New(root, 64<<20, resolver())
+	v, err := New(root, 64<<20, resolver(), nil)
 	for ctx := context.Background(); err == nil; {
 		p := churnPod()
 		err = v.Prepare(p)
 		var paths map[string]string
 		if err == nil {
-			paths, err = v.Mount(ctx, p)
+			paths, _, err = v.Mount(ctx, p)
 		}
 		for _, path := range paths {
 			for i := range 10 {

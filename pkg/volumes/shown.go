@@ -19,43 +19,77 @@ type shown struct {
 	// memory keeps what may be secret off the disk: each volume is a tmpfs.
 	memory bool
 	size   func(*v1.Pod) int64
-	show   func(*v1.Pod, *v1.Volume) (payload, error)
+	show   func(context.Context, *v1.Pod, *v1.Volume) (content, error)
 }
 
 // Folder implements kind.
 func (s *shown) Folder() string { return s.folder }
 
 // Mount makes the folder and has it show what it should by now. If that is not
-// known it leaves all as it was.
-func (s *shown) Mount(ctx context.Context, p *v1.Pod, vol *v1.Volume) (string, error) {
-	files, err := s.show(p, vol)
-	if err != nil {
-		return "", err
-	}
+// known it leaves all as it was; a volume that shows something already is ready
+// with that. So containers start again though the apiserver can't be reached,
+// also after a restart of the agent.
+func (s *shown) Mount(ctx context.Context, p *v1.Pod, vol *v1.Volume) (standing, error) {
 	dir := volumePath(p.UID, s.folder, vol.Name)
+	at := filepath.Join(s.pods, dir)
+	show, err := s.show(ctx, p, vol)
+	if err != nil {
+		if s.stands(dir) {
+			return standing{path: at}, err
+		}
+		return standing{}, err
+	}
+	if err := s.write(ctx, p, vol, dir, show.files); err != nil {
+		return standing{}, err
+	}
+	return standing{path: at, renew: show.renew}, show.older
+}
+
+// stands says whether the volume was written before, and is there still.
+func (s *shown) stands(dir string) bool {
+	mounted, err := isMounted(s.pods, dir)
+	if err != nil || mounted != s.memory {
+		return false
+	}
+	f, err := openBeneath(s.pods, dir)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = f.Close() }() // opened to read: nothing to lose
+	root, err := os.OpenRoot(byDescriptor(f))
+	if err != nil {
+		return false
+	}
+	defer func() { _ = root.Close() }()
+	info, err := root.Stat(dataLink)
+	return err == nil && info.IsDir()
+}
+
+// write makes the volume show the files.
+func (s *shown) write(ctx context.Context, p *v1.Pod, vol *v1.Volume, dir string, files payload) error {
 	f, err := s.make(p, dir)
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer func() { _ = f.Close() }() // opened to read: nothing to lose
 	if err := setOwner(f, s.memory, p.Spec.SecurityContext); err != nil {
-		return "", err
+		return err
 	}
 	root, err := os.OpenRoot(byDescriptor(f))
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer func() { _ = root.Close() }()
 	for _, dir := range nested(p, vol.Name) {
 		if err := root.MkdirAll(dir, 0o755); err != nil {
-			return "", fmt.Errorf("make folder for the volume that is mounted in this one: %w", err)
+			return fmt.Errorf("make folder for the volume that is mounted in this one: %w", err)
 		}
 	}
 	w := writer{root: root}
 	if sc := p.Spec.SecurityContext; sc != nil {
 		w.group = sc.FSGroup
 	}
-	return filepath.Join(s.pods, dir), w.write(ctx, files)
+	return w.write(ctx, files)
 }
 
 // make opens the volume's folder, made and mounted.

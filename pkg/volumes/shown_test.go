@@ -125,16 +125,16 @@ func TestPayload(t *testing.T) {
 			v1.VolumeProjection{Secret: &v1.SecretProjection{LocalObjectReference: v1.LocalObjectReference{Name: "it"}, Items: []v1.KeyToPath{{Key: "a", Path: "x"}}}}),
 			map[string]string{"x": "-rw-r----- secret a"}, ""},
 		{"all errors", source(v1.VolumeProjection{ConfigMap: &v1.ConfigMapProjection{LocalObjectReference: missing}}, v1.VolumeProjection{ServiceAccountToken: &v1.ServiceAccountTokenProjection{Path: "token"}}),
-			nil, "sources[0]: configMap \"missing\": configmap \"missing\" not found\nsources[1]: serviceAccountToken needs an apiserver"},
-		{"trust bundle", source(v1.VolumeProjection{ClusterTrustBundle: &v1.ClusterTrustBundleProjection{}}), nil, "clusterTrustBundle needs an apiserver"},
-		{"certificate", source(v1.VolumeProjection{PodCertificate: &v1.PodCertificateProjection{}}), nil, "podCertificate needs an apiserver"},
+			nil, "sources[0]: configMap \"missing\": configmap \"missing\" not found\nsources[1]: serviceAccountToken: it needs an apiserver"},
+		{"trust bundle", source(v1.VolumeProjection{ClusterTrustBundle: &v1.ClusterTrustBundleProjection{}}), nil, "clusterTrustBundle: it needs an apiserver"},
+		{"certificate", source(v1.VolumeProjection{PodCertificate: &v1.PodCertificateProjection{}}), nil, "podCertificate: it needs an apiserver"},
 		{"no source", source(v1.VolumeProjection{}), nil, "sources[0]: a source without a kind"},
 	} {
-		got, err := shower{resolver()}.payload(p, &c.vol)
+		got, err := shower{Resolver: resolver()}.content(t.Context(), p, &c.vol)
 		if (err != nil) != (c.err != "") || err != nil && !strings.Contains(err.Error(), c.err) {
 			t.Errorf("%s: error %v, want %q", c.name, err, c.err)
 		}
-		if d := cmp.Diff(c.want, texts(got)); c.want != nil && d != "" {
+		if d := cmp.Diff(c.want, texts(got.files)); c.want != nil && d != "" {
 			t.Errorf("%s: %s", c.name, d)
 		}
 	}
@@ -311,12 +311,12 @@ func TestNestedMountPoints(t *testing.T) {
 func TestFailedRefreshKeepsContent(t *testing.T) {
 	v := node(t)
 	store := &objects.Store{}
-	v.kinds["configMap"].(*shown).show = shower{env.Resolver{Objects: store}}.payload
+	v.kinds["configMap"].(*shown).show = shower{Resolver: env.Resolver{Objects: store}}.content
 	p := newPod(configMap("config", v1.KeyToPath{Key: "a", Path: "a"}))
 	if err := v.Prepare(p); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := v.Mount(t.Context(), p); err == nil || !strings.Contains(err.Error(), "not found") {
+	if _, _, err := v.Mount(t.Context(), p); err == nil || !strings.Contains(err.Error(), "not found") {
 		t.Errorf("without the object: %v", err)
 	}
 	wantGone(t, filepath.Join(v.pods, string(uid), "volumes/kubernetes.io~configmap/config"))
@@ -325,7 +325,7 @@ func TestFailedRefreshKeepsContent(t *testing.T) {
 	less := settings("v2")
 	maps.DeleteFunc(less.Data, func(key, _ string) bool { return key == "a" })
 	store.Replace("test", []objects.Object{less})
-	if _, err := v.Mount(t.Context(), p); err == nil || !strings.Contains(err.Error(), "references non-existent config key: a") {
+	if _, _, err := v.Mount(t.Context(), p); err == nil || !strings.Contains(err.Error(), "references non-existent config key: a") {
 		t.Errorf("without the key: %v", err)
 	}
 	wantContent(t, path+"/a", "a v1")
@@ -357,7 +357,7 @@ func TestHugePages(t *testing.T) {
 		"HugePages-x": "page size", "HugePagesX": "want HugePages",
 	} {
 		p.Spec.Volumes[0].EmptyDir.Medium = medium
-		if _, err := v.Mount(t.Context(), p); err == nil || !strings.Contains(err.Error(), want) {
+		if _, _, err := v.Mount(t.Context(), p); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %s", medium, err, want)
 		}
 	}

@@ -229,7 +229,7 @@ func TestSubPathsAreUndone(t *testing.T) {
 		bind(t, dir, place)
 		bind(t, dir, place) // twice
 	}
-	restarted, err := New(filepath.Dir(v.pods), 0, resolver())
+	restarted, err := New(filepath.Dir(v.pods), 0, resolver(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

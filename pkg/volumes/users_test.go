@@ -12,7 +12,7 @@ import (
 // The file is the kubelet's to the byte, so that each reads what the other wrote.
 func TestUsersFile(t *testing.T) {
 	root := t.TempDir()
-	v, err := New(root, 0, env.Resolver{})
+	v, err := New(root, 0, env.Resolver{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +48,7 @@ func TestUsersFile(t *testing.T) {
 
 func TestBadUsersFile(t *testing.T) {
 	root := t.TempDir()
-	v, err := New(root, 0, env.Resolver{})
+	v, err := New(root, 0, env.Resolver{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

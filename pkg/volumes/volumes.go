@@ -25,6 +25,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/singleflight"
 	v1 "k8s.io/api/core/v1"
@@ -37,9 +38,9 @@ import (
 // kind is one sort of volume. What it does is idempotent: mounting what is
 // mounted and removing what is gone succeed.
 type kind interface {
-	// Mount makes the volume ready, or brings it up to date, and returns its
-	// path on the host.
-	Mount(ctx context.Context, p *v1.Pod, vol *v1.Volume) (string, error)
+	// Mount makes the volume ready, or brings it up to date. With an error it may
+	// return a volume too: one that shows something older, but can be used.
+	Mount(ctx context.Context, p *v1.Pod, vol *v1.Volume) (standing, error)
 	// Folder is the name of the folder among a pod's volumes that has those of
 	// the kind, "" if it keeps nothing there.
 	Folder() string
@@ -48,10 +49,17 @@ type kind interface {
 	Remove(ctx context.Context, uid types.UID, name string) error
 }
 
+// standing is a volume that is ready.
+type standing struct {
+	path  string    // on the host; "" if it is not ready
+	renew time.Time // when to mount it again, zero for never
+}
+
 // Volumes are the volumes of the node.
 type Volumes struct {
-	pods  string // <root>/pods, without links
-	kinds map[string]kind
+	pods     string // <root>/pods, without links
+	kinds    map[string]kind
+	identity Identity
 	// opens that run. One on a dead mount may never return: it holds its own
 	// goroutine, and tries after it wait for the same one.
 	opens singleflight.Group
@@ -59,16 +67,17 @@ type Volumes struct {
 
 // New takes the agent's root folder, which must exist, and the memory in bytes
 // that all pods together may use (allocatable), the bound of volumes in
-// memory; 0 is no bound. The resolver finds what volumes show.
-func New(root string, memory int64, resolver env.Resolver) (*Volumes, error) {
+// memory; 0 is no bound. The resolver finds what volumes show; identity is nil
+// for an agent without an apiserver.
+func New(root string, memory int64, resolver env.Resolver, identity Identity) (*Volumes, error) {
 	pods, err := canonical(root)
 	if err != nil {
 		return nil, fmt.Errorf("root folder of volumes: %w", err)
 	}
 	empty := &emptyDir{pods: pods, memory: memory}
 	size := func(p *v1.Pod) int64 { return empty.size(p, nil) }
-	show := shower{resolver}.payload
-	return &Volumes{pods: pods, kinds: map[string]kind{
+	show := shower{resolver, identity}.content
+	return &Volumes{pods: pods, identity: identity, kinds: map[string]kind{
 		"emptyDir":    empty,
 		"hostPath":    &hostPath{},
 		"configMap":   &shown{pods: pods, folder: "kubernetes.io~configmap", show: show},
@@ -115,42 +124,47 @@ func (v *Volumes) Prepare(p *v1.Pod) error {
 }
 
 // Mount makes the volumes of a prepared pod ready and returns where each is on
-// the host, by its name. Volumes that no container mentions are left out, as by the peer.
-func (v *Volumes) Mount(ctx context.Context, p *v1.Pod) (map[string]string, error) {
+// the host, by its name. Volumes that no container mentions are left out, as by
+// the peer. renew is when to mount them again though nothing has changed, zero
+// for never. With an error there are paths too if every volume can be used, as it
+// was before.
+func (v *Volumes) Mount(ctx context.Context, p *v1.Pod) (paths map[string]string, renew time.Time, err error) {
 	if err := pod.CheckUID(p.UID); err != nil {
-		return nil, fmt.Errorf("mount volumes of pod %s/%s: %w", p.Namespace, p.Name, err)
+		return nil, renew, fmt.Errorf("mount volumes of pod %s/%s: %w", p.Namespace, p.Name, err)
 	}
-	mentioned := mentioned(p)
-	paths := map[string]string{}
+	used := pod.UsedVolumes(p)
+	paths = map[string]string{}
 	var errs []error
+	usable := true
 	for i := range p.Spec.Volumes {
 		vol := &p.Spec.Volumes[i]
-		if !mentioned[vol.Name] || vol.Image != nil {
+		if !used[vol.Name] || vol.Image != nil {
 			continue // an image is the runtime's to mount
 		}
-		path, err := v.mount(ctx, p, vol)
+		ready, err := v.mount(ctx, p, vol)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("mount volume %q of pod %s/%s: spec.volumes[%d].%s: %w", vol.Name, p.Namespace, p.Name, i, source(vol), err))
-			continue
+			usable = usable && ready.path != ""
 		}
-		paths[vol.Name] = path
+		paths[vol.Name] = ready.path
+		renew = earlier(renew, ready.renew)
 	}
-	if len(errs) > 0 {
-		return nil, errors.Join(errs...)
+	if !usable {
+		return nil, time.Time{}, errors.Join(errs...)
 	}
-	return paths, nil
+	return paths, renew, errors.Join(errs...)
 }
 
-func (v *Volumes) mount(ctx context.Context, p *v1.Pod, vol *v1.Volume) (string, error) {
+func (v *Volumes) mount(ctx context.Context, p *v1.Pod, vol *v1.Volume) (standing, error) {
 	if err := ctx.Err(); err != nil {
-		return "", err
+		return standing{}, err
 	}
 	if err := checkName(vol.Name); err != nil {
-		return "", err
+		return standing{}, err
 	}
 	k := v.kinds[source(vol)]
 	if k == nil {
-		return "", fmt.Errorf("this kind of volume is not built yet; there are %s", strings.Join(slices.Sorted(maps.Keys(v.kinds)), ", "))
+		return standing{}, fmt.Errorf("this kind of volume is not built yet; there are %s", strings.Join(slices.Sorted(maps.Keys(v.kinds)), ", "))
 	}
 	return k.Mount(ctx, p, vol)
 }
@@ -161,6 +175,9 @@ func (v *Volumes) mount(ctx context.Context, p *v1.Pod, vol *v1.Volume) (string,
 func (v *Volumes) Unmount(ctx context.Context, uid types.UID) error {
 	if err := pod.CheckUID(uid); err != nil {
 		return fmt.Errorf("unmount volumes: %w", err)
+	}
+	if v.identity != nil {
+		v.identity.Forget(uid)
 	}
 	if err := v.unmount(ctx, uid); err != nil {
 		return fmt.Errorf("unmount volumes of pod %s: %w", uid, err)
@@ -267,20 +284,6 @@ func checkName(name string) error {
 		return fmt.Errorf("name %.260q: want letters, digits, '.' and '-'", name)
 	}
 	return nil
-}
-
-// mentioned are the names of volumes that a container mounts or maps.
-func mentioned(p *v1.Pod) map[string]bool {
-	names := map[string]bool{}
-	for c := range pod.Containers(p) {
-		for _, m := range c.VolumeMounts {
-			names[m.Name] = true
-		}
-		for _, d := range c.VolumeDevices {
-			names[d.Name] = true
-		}
-	}
-	return names
 }
 
 // source is the name of the field that says what kind the volume is. Without

@@ -27,7 +27,7 @@ func node(t *testing.T) *Volumes {
 	t.Helper()
 	root := t.TempDir()
 	t.Cleanup(func() { unmountAll(t, root) })
-	v, err := New(root, 64<<20, resolver())
+	v, err := New(root, 64<<20, resolver(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +81,7 @@ func mustMount(t *testing.T, v *Volumes, p *v1.Pod) map[string]string {
 	if err := v.Prepare(p); err != nil {
 		t.Fatal(err)
 	}
-	paths, err := v.Mount(t.Context(), p)
+	paths, _, err := v.Mount(t.Context(), p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +154,7 @@ func conform(t *testing.T, vol v1.Volume) {
 	}
 	canceled, cancel := context.WithCancel(ctx)
 	cancel()
-	if _, err := v.Mount(canceled, p); !errors.Is(err, context.Canceled) {
+	if _, _, err := v.Mount(canceled, p); !errors.Is(err, context.Canceled) {
 		t.Errorf("mount when cancelled: %v", err)
 	}
 	first := mustMount(t, v, p)
@@ -163,7 +163,7 @@ func conform(t *testing.T, vol v1.Volume) {
 	if d := cmp.Diff(first, mustMount(t, v, p)); d != "" {
 		t.Errorf("second mount: %s", d)
 	}
-	restarted, err := New(filepath.Dir(v.pods), 64<<20, resolver())
+	restarted, err := New(filepath.Dir(v.pods), 64<<20, resolver(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -285,7 +285,7 @@ func TestMountErrorsNameVolumeAndField(t *testing.T) {
 	if err := v.Prepare(p); err != nil {
 		t.Fatal(err)
 	}
-	_, err := v.Mount(t.Context(), p)
+	_, _, err := v.Mount(t.Context(), p)
 	if err == nil {
 		t.Fatal("mounted")
 	}
@@ -312,7 +312,7 @@ func TestUIDsCannotLeaveTheFolder(t *testing.T) {
 	for _, uid := range []types.UID{"", ".", "..", "../outside", "a/../../outside", "a\x00"} {
 		p := newPod(disk("x"))
 		p.UID = uid
-		_, mountErr := v.Mount(t.Context(), p)
+		_, _, mountErr := v.Mount(t.Context(), p)
 		for verb, err := range map[string]error{"Prepare": v.Prepare(p), "Mount": mountErr, "Unmount": v.Unmount(t.Context(), uid), "RemovePod": v.RemovePod(t.Context(), uid)} {
 			if err == nil {
 				t.Errorf("%s of UID %q succeeded", verb, uid)
@@ -385,7 +385,7 @@ func TestHostPathTypes(t *testing.T) {
 		{"relative", v1.HostPathUnset, "want an absolute one"},
 		{dir, "Pipe", `type "Pipe"`},
 	} {
-		paths, err := node(t).Mount(t.Context(), newPod(host(c.path, c.typ)))
+		paths, _, err := node(t).Mount(t.Context(), newPod(host(c.path, c.typ)))
 		switch {
 		case c.want == "" && (err != nil || paths["host"] != c.path):
 			t.Errorf("%s %q: %v, %v", c.path, c.typ, paths, err)
@@ -413,7 +413,7 @@ func TestDeadMountHarmsNobodyElse(t *testing.T) {
 	v := node(t)
 	for range 3 { // later tries wait with the first, instead of adding to it
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-		_, err = v.Mount(ctx, newPod(host(filepath.Join(dead, "x"), v1.HostPathFile)))
+		_, _, err = v.Mount(ctx, newPod(host(filepath.Join(dead, "x"), v1.HostPathFile)))
 		cancel()
 		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), dead) {
 			t.Errorf("got %v, want deadline exceeded for %s", err, dead)
