@@ -28,6 +28,8 @@ type boundPod struct {
 	problem    error     // why the newest copy cannot be run
 	until      time.Time // held back no longer than that
 	place      int       // in the order of arrival
+	// containers are as the apiserver had them when the pod was first seen.
+	containers *v1.PodStatus
 }
 
 // bound takes in what the apiserver has; it is the store of the reflector over
@@ -107,7 +109,7 @@ func (s *apiSource) enter(ctx context.Context, p *v1.Pod, now time.Time) {
 	e := s.pods[p.UID]
 	if e == nil {
 		s.arrived++
-		e = &boundPod{place: s.arrived}
+		e = &boundPod{place: s.arrived, containers: pod.Told(p.Status)}
 		s.pods[p.UID] = e
 	} else if same := share(e.seen, p); same {
 		e.seen = p
@@ -159,7 +161,7 @@ func (s *apiSource) list() Update {
 	u := Update{Source: APIName}
 	for _, e := range slices.SortedFunc(maps.Values(s.pods), func(a, b *boundPod) int { return a.place - b.place }) {
 		if e.told != nil {
-			u.Pods = append(u.Pods, Desired{Pod: e.told, Origin: APIName})
+			u.Pods = append(u.Pods, Desired{Pod: e.told, Origin: APIName, Told: e.containers})
 		}
 		if e.problem != nil {
 			u.Problems = append(u.Problems, Problem{Origin: APIName, Pod: e.seen.Namespace + "/" + e.seen.Name,

@@ -29,6 +29,9 @@ type Desired struct {
 	Pod *v1.Pod
 	// Origin is the path of the file or the URL that the pod came from.
 	Origin string
+	// Told is what the apiserver said of the pod's containers when it was first
+	// seen: see pod.Told.
+	Told *v1.PodStatus
 }
 
 // Update is all that one source wants at a moment: never a difference.
