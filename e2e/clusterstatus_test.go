@@ -163,3 +163,44 @@ func quietRestarts(j *joined) {
 		j.t.Error("the container was restarted")
 	}
 }
+
+// TestClusterOutage: pods go on while the apiserver is away, and soon after its
+// return it knows how they are.
+func TestClusterOutage(t *testing.T) {
+	p, err := lab.StartControlPlane(t, lab.ControlPlaneOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := joinedBed(t, p, lab.Containerd2)
+	j.join()
+	const pods = 8
+	ids := map[string]string{}
+	for i := range pods {
+		j.create(sleeper(fmt.Sprintf("p%d", i)))
+	}
+	for i := range pods {
+		name := fmt.Sprintf("p%d", i)
+		ids[name] = j.instances(string(j.waitReady(name).UID))["main"]
+	}
+	j.must(p.StopAPIServer())
+	for i := range pods / 2 {
+		j.exec(ids[fmt.Sprintf("p%d", i)], "kill", "1")
+	}
+	<-time.After(20 * time.Second)
+	j.must(p.StartAPIServer())
+	back := time.Now()
+	for i := range pods {
+		name, restarts := fmt.Sprintf("p%d", i), int32(0)
+		if i < pods/2 {
+			restarts = 1
+		}
+		j.waitPod(name, "is told of", func(p *v1.Pod) bool {
+			return podReady(p) && p.Status.ContainerStatuses[0].RestartCount == restarts
+		})
+	}
+	if took := time.Since(back); took > 5*time.Second {
+		t.Errorf("all was told %s after the apiserver's return", took)
+	} else {
+		t.Logf("all was told %s after the apiserver's return", took)
+	}
+}
