@@ -11,6 +11,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/version"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/component-helpers/nodedeclaredfeatures"
 	featuretypes "k8s.io/component-helpers/nodedeclaredfeatures/types"
 
@@ -27,9 +28,9 @@ var builtFeatures = []string{"InPlacePodLevelResourcesVerticalScaling", "Restart
 // nodeReport prepares the report of this node to its cluster.
 func (a *Agent) nodeReport(m machine, to *cluster, runtime *cri.Client) (*node.Reporter, error) {
 	c, k := a.config, &a.config.Kubelet
-	heartbeat, err := node.NewHeartbeat(to.credentials.Config())
+	heartbeat, err := kubernetes.NewForConfig(to.credentials.Heartbeat())
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("client for node lease and status: %w", err)
 	}
 	info, err := node.SystemInfo("/", config.GitVersion())
 	if err != nil {
@@ -80,6 +81,7 @@ func nodeToChoose(c *config.Config) ledger.Node {
 // tellNode tells by which labels and taints pods are let in. Without a Node the
 // last ones count.
 func (c *cluster) tellNode(n *v1.Node) {
+	c.status.Registered(n)
 	if n != nil {
 		c.loop.SetNode(n.Labels, n.Spec.Taints)
 	}

@@ -178,7 +178,7 @@ func (k *keeper) ended(err error) {
 }
 
 func (k *keeper) begin(ctx context.Context, o order) *request {
-	ctx, cancel := context.WithTimeoutCause(ctx, approval, errors.New("not approved and issued for too long"))
+	ctx, cancel := context.WithTimeoutCause(ctx, approval, fmt.Errorf("gave up after %s, trying anew", approval))
 	r := &request{order: o, cancel: cancel, result: make(chan error, 1)}
 	go func() { r.result <- k.ask(ctx, o) }()
 	return r
@@ -218,7 +218,11 @@ func (k *keeper) ask(ctx context.Context, o order) error {
 	if err != nil {
 		return because(ctx, fmt.Errorf("wait for certificate request %s: %w", name, err))
 	}
-	if _, err := k.store.Update(certPEM, keyPEM); err != nil {
+	_, err = leafOf(certPEM, keyPEM) // the store would write it first
+	if err == nil {
+		_, err = k.store.Update(certPEM, keyPEM)
+	}
+	if err != nil {
 		return fmt.Errorf("store the certificate of request %s: %w", name, err)
 	}
 	return k.forget()
@@ -278,13 +282,18 @@ func requestName(public crypto.PublicKey, t *x509.CertificateRequest, usage cert
 	return "node-csr-" + base64.RawURLEncoding.EncodeToString(sum.Sum(nil))
 }
 
-// renewal is when a certificate is renewed: at 70 to 90 % of its life (behaviour
-// row 1.19-3), spread over the nodes, and the same whenever one looks.
-func renewal(leaf *x509.Certificate) time.Time {
+// renewal is when the certificate in a file is renewed: at 70 to 90 % of its
+// life (behaviour row 1.19-3), spread over the nodes, and the same whenever one
+// looks. Life begins when the file was written: the cluster's signer dates
+// certificates five minutes back, which may be more than all they have.
+func renewal(leaf *x509.Certificate, path string) time.Time {
+	began := leaf.NotBefore
+	if info, err := os.Stat(path); err == nil && info.ModTime().After(began) && info.ModTime().Before(leaf.NotAfter) {
+		began = info.ModTime()
+	}
 	sum := sha256.Sum256(leaf.Raw)
 	spread := float64(binary.BigEndian.Uint32(sum[:])) / math.MaxUint32
-	life := leaf.NotAfter.Sub(leaf.NotBefore)
-	return leaf.NotBefore.Add(time.Duration((0.7 + 0.2*spread) * float64(life)))
+	return began.Add(time.Duration((0.7 + 0.2*spread) * float64(leaf.NotAfter.Sub(began))))
 }
 
 // told remembers what was said, so that it is said once.

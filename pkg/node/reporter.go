@@ -18,8 +18,8 @@ import (
 type ReporterOptions struct {
 	// Client registers the node and watches its object.
 	Client kubernetes.Interface
-	// Heartbeat writes lease and status, over connections of its own: see
-	// NewHeartbeat.
+	// Heartbeat writes lease and status, over connections of its own that
+	// notice when their path has died.
 	Heartbeat kubernetes.Interface
 
 	Settings Settings
