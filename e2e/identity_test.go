@@ -102,7 +102,7 @@ func TestPodIdentity(t *testing.T) {
 		test func(*joined)
 	}{
 		{"EveryPodCanAskTheApiserver", (*joined).canAsk}, {"TokenIsBoundToPod", (*joined).tokenIsBound}, {"BundleFollowsItsChange", (*joined).bundleFollows}, {"CertificateOfASigner", (*joined).certificate},
-		{"NothingIsForbidden", (*joined).nothingForbidden}, {"TokenOutlivesApiserverAndAgent", (*joined).tokenOutlives},
+		{"NothingIsForbidden", (*joined).refusedNothing}, {"TokenOutlivesApiserverAndAgent", (*joined).tokenOutlives},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			one := *j
