@@ -1,6 +1,7 @@
 package status
 
 import (
+	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -52,7 +53,7 @@ func plan(p pod.Pod, n pod.Node, there *v1.Pod, since, now time.Time) step {
 	if since.IsZero() {
 		since = now
 	}
-	s := step{verb: patch, status: next, urgent: urgent(there.Status, next)}
+	s := step{verb: patch, status: next, urgent: urgent(there.Status, next) && !closing(p, next)}
 	switch {
 	case s.urgent:
 		s.due = now
@@ -62,6 +63,14 @@ func plan(p pod.Pod, n pod.Node, there *v1.Pod, since, now time.Time) step {
 		s.due = since.Add(lesserAfter)
 	}
 	return s
+}
+
+// closing says that the last container of a pod that ends is down, and its last
+// phase follows when the sandbox is: one write tells both.
+func closing(p pod.Pod, next v1.PodStatus) bool {
+	runs := func(c v1.ContainerStatus) bool { return c.State.Running != nil }
+	return p.Stop != nil && !pod.IsTerminal(next.Phase) &&
+		!slices.ContainsFunc(next.ContainerStatuses, runs) && !slices.ContainsFunc(next.InitContainerStatuses, runs)
 }
 
 // urgent says whether people or controllers wait for what has changed.
