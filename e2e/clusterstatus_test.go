@@ -37,6 +37,7 @@ func TestClusterStatus(t *testing.T) {
 	j.join()
 	for name, test := range map[string]func(*joined){
 		"FewWrites":     fewWrites,
+		"Burst":         fewWritesInBurst,
 		"ForceDeletion": forceDeletion,
 		"Drift":         drift,
 		"Mirror":        mirror,
@@ -73,6 +74,26 @@ func fewWrites(j *joined) {
 	}
 	if last := all[len(all)-1]; last.Verb != "delete" {
 		j.t.Errorf("the last word is %s %s", last.Verb, last.URI)
+	}
+}
+
+// fewWritesInBurst: no more are needed when many pods start at once.
+func fewWritesInBurst(j *joined) {
+	const pods = 12
+	var all string
+	for i := range pods {
+		all += sleeper(fmt.Sprintf("burst%d", i)) + "\n---\n"
+	}
+	j.create(all)
+	for i := range pods {
+		j.waitReady(fmt.Sprintf("burst%d", i))
+	}
+	<-time.After(2 * time.Second)
+	for i := range pods {
+		if w := j.writes(fmt.Sprintf("burst%d", i)); len(w) > 2 {
+			j.list(w)
+			j.t.Errorf("burst%d: %d writes", i, len(w))
+		}
 	}
 }
 

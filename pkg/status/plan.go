@@ -1,6 +1,7 @@
 package status
 
 import (
+	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -15,6 +16,9 @@ const (
 	firstAfter = 100 * time.Millisecond
 	// lesserAfter is how long news that nobody waits for wait for company.
 	lesserAfter = time.Second
+	// startAfter is how long they wait while a container is being started: on a
+	// busy node that takes a while, and is news that somebody waits for.
+	startAfter = 5 * time.Second
 )
 
 // verb is what can be done to a pod at the apiserver.
@@ -58,10 +62,22 @@ func plan(p pod.Pod, n pod.Node, there *v1.Pod, since, now time.Time) step {
 		s.due = now
 	case there.Status.StartTime == nil:
 		s.due = p.Started.Add(firstAfter)
+	case starts(p):
+		s.due = since.Add(startAfter)
 	default:
 		s.due = since.Add(lesserAfter)
 	}
 	return s
+}
+
+// starts says that a container is being made or started.
+func starts(p pod.Pod) bool {
+	for _, d := range p.Doing {
+		if d.Action.Kind == pod.Create || d.Action.Kind == pod.Start {
+			return true
+		}
+	}
+	return slices.ContainsFunc(p.View.Containers, func(c pod.Container) bool { return c.State == pod.Created })
 }
 
 // urgent says whether people or controllers wait for what has changed.
