@@ -18,6 +18,7 @@ func joinPeer(t *testing.T) *joined {
 	j := joinedBed(t, cluster(t), lab.Containerd2)
 	makeTopCgroups(t, j.CgroupRoot)
 	j.Binary = filepath.Join(lab.ControlPlaneDir(), "kubelet")
+	j.Args = []string{"--node-ip=" + j.Network.Address} // else it looks for a default route
 	return j
 }
 

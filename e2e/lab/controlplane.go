@@ -229,7 +229,7 @@ func (p *ControlPlane) daemons() []*daemon {
 
 // start starts what doesn't run and returns when all is ready.
 func (p *ControlPlane) start(ctx context.Context) error {
-	if err := p.kine.start(); err != nil {
+	if err := p.startStore(ctx); err != nil {
 		return err
 	}
 	if err := p.startAPIServer(ctx); err != nil {

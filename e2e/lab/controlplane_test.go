@@ -2,10 +2,14 @@ package lab
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -13,6 +17,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 func startControlPlane(t *testing.T, o ControlPlaneOptions) *ControlPlane {
@@ -117,4 +122,65 @@ func wantCodes(t *testing.T, p *ControlPlane, user string, want ...int) {
 		requests, _ := p.Requests(func(r Request) bool { return true })
 		t.Errorf("%v; the audit log: %v", err, requests)
 	}
+}
+
+// Nodes that joined reach the apiserver, each other, and each other's pods; a
+// black hole swallows what one of them sends, also over a connection that is
+// open, and nobody else's.
+func TestJoinedNodes(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	p := startControlPlane(t, ControlPlaneOptions{})
+	one, two := New(t, Options{Plane: p}), New(t, Options{Plane: p})
+	pod := one.barePod(t, "first")
+	if err := one.CRI.RunPod(ctx, pod); err != nil {
+		t.Fatal(err)
+	}
+	sandbox, err := one.CRI.Runtime.PodSandboxStatus(ctx, &cri.PodSandboxStatusRequest{PodSandboxId: pod.Sandbox})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, address := range []string{one.Network.Address, sandbox.Status.Network.Ip} {
+		// Nothing listens there, and that is what a host or pod that is reached says.
+		_, err := two.Network.Dial(ctx, "tcp", net.JoinHostPort(address, "9"))
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("from one node to %s of another: %v, want it refused", address, err)
+		}
+	}
+
+	open := dialPlane(t, one)
+	if err := p.BlackHole(one, true); err != nil {
+		t.Fatal(err)
+	}
+	if err := greet(open, time.Second); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("an open connection into the black hole: %v, want silence", err)
+	}
+	if err := greet(dialPlane(t, two), 5*time.Second); err != nil {
+		t.Errorf("the other node: %v", err)
+	}
+	if err := p.BlackHole(one, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := greet(dialPlane(t, one), 5*time.Second); err != nil {
+		t.Errorf("after the black hole: %v", err)
+	}
+}
+
+func dialPlane(t *testing.T, l *Lab) net.Conn {
+	t.Helper()
+	c, err := l.Network.Dial(t.Context(), "tcp", net.JoinHostPort(PlaneAddress, apiPort))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// greet exchanges the first words of TLS over the connection.
+func greet(c net.Conn, within time.Duration) error {
+	if err := c.SetDeadline(time.Now().Add(within)); err != nil {
+		return err
+	}
+	return tls.Client(c, &tls.Config{InsecureSkipVerify: true}).Handshake()
 }

@@ -10,6 +10,11 @@ import (
 // addresses 192.0.2.N and 10.88.N.0/24.
 const maxNodes = 250
 
+// clusterCIDR holds the addresses of all pods and services. Nodes have a route
+// to it and no default one: what would leave the machine fails at once, where a
+// resolver would wait if it were dropped or refused on its way.
+const clusterCIDR = "10.64.0.0/10"
+
 // routeNodes makes the control plane's network the way between its nodes.
 func (p *ControlPlane) routeNodes() error {
 	return p.Network.Do(func() error {
@@ -44,7 +49,7 @@ func (p *ControlPlane) join(n *Network, id, podSubnet string) error {
 		n.ip("link", "add", "plane0", "type", "veth", "peer", "name", wire, "netns", p.Network.Name),
 		n.ip("link", "set", "plane0", "master", "node0", "up"),
 		p.Network.ip("link", "set", wire, "master", "node0", "up"),
-		n.ip("route", "add", "default", "via", PlaneAddress),
+		n.ip("route", "add", clusterCIDR, "via", PlaneAddress),
 		p.Network.ip("route", "add", podSubnet, "via", n.Address),
 	)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"time"
 
@@ -28,6 +29,24 @@ func (p *ControlPlane) StartAPIServer() error {
 	}
 	// They may have ended without it.
 	return errors.Join(p.controllers.start(), p.scheduler.start())
+}
+
+// startStore returns when the store listens. Its socket outlives a killed one,
+// whose successor removes it first.
+func (p *ControlPlane) startStore(ctx context.Context) error {
+	if err := p.kine.start(); err != nil {
+		return err
+	}
+	return poll(ctx, func() error {
+		if err := p.kine.check(); err != nil {
+			return err
+		}
+		c, err := net.Dial("unix", p.kineSocket())
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	})
 }
 
 // startAPIServer returns when the apiserver says that it is ready: its

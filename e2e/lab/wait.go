@@ -37,8 +37,8 @@ func poll(ctx context.Context, f func() error) error {
 	}
 }
 
-// information is how containerd, Kubernetes and kine begin such lines.
-var information = regexp.MustCompile(` level=info |^I[0-9]{4} |INFO.*\[`)
+// information is what such lines have of containerd, Kubernetes and kine.
+var information = regexp.MustCompile(` level=info |^I[0-9]{4} |INFO.*\[|Skipping API`)
 
 // tail returns the last lines of a file that are no mere information.
 func tail(path string, lines int) string {

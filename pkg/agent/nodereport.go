@@ -37,6 +37,7 @@ func (a *Agent) nodeReport(m machine, to *cluster, runtime *cri.Client) (*node.R
 		return nil, err
 	}
 	settings := nodeSettings(c)
+	finder := node.Finder{Name: c.Node.Name, Configured: c.Node.IPs}
 	r := node.NewReporter(node.ReporterOptions{
 		Client: to.client, Heartbeat: heartbeat, Settings: settings,
 		Machine: node.Machine{Capacity: m.capacity, Allocatable: m.allocatable, Port: k.Port, Info: info, Features: declaredFeatures(c)},
@@ -48,7 +49,7 @@ func (a *Agent) nodeReport(m machine, to *cluster, runtime *cri.Client) (*node.R
 			if settings.External && len(c.Node.IPs) == 0 {
 				return []string{}, nil // its cloud knows them
 			}
-			return node.InternalIPs(ctx, c.Node.Name, c.Node.IPs)
+			return finder.Find(ctx)
 		},
 		Runtime: to.runtime.now, Images: runtime.Images, PodCIDR: runtime.SetPodCIDR,
 		Changed: to.tellNode, Events: to.events, Log: a.log,

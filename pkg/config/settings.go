@@ -127,7 +127,7 @@ var fieldSettings = map[string]setting{
 	"volumePluginDir":                           {state: harmless, why: noVolumes},
 	"enableControllerAttachDetach":              {state: harmless, why: noVolumes},
 	"volumeStatsAggPeriod":                      {state: harmless, why: "usage of volumes is not measured"},
-	"configMapAndSecretChangeDetectionStrategy": {state: harmless, why: noCluster},
+	"configMapAndSecretChangeDetectionStrategy": {state: harmless, why: "what pods refer to is always watched", off: watches},
 
 	// The agent's own ports.
 	"healthzPort":                    {state: built},
@@ -193,6 +193,10 @@ func enforcesPodsOrLess(k *kubeletv1beta1.KubeletConfiguration) bool {
 		}
 	}
 	return true
+}
+
+func watches(k *kubeletv1beta1.KubeletConfiguration) bool {
+	return k.ConfigMapAndSecretChangeDetectionStrategy == kubeletv1beta1.WatchChangeDetectionStrategy
 }
 
 func hardOff(k *kubeletv1beta1.KubeletConfiguration) bool { return allOff(k.EvictionHard) }

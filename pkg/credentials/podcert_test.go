@@ -24,16 +24,16 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 )
 
-// signer is an apiserver with somebody who decides requests; they are named
+// podSigner is an apiserver with somebody who decides requests; they are named
 // req-1, req-2 and so on.
-type signer struct {
+type podSigner struct {
 	*fake.Clientset
 	t     *testing.T
 	count int
 }
 
-func newSigner(t *testing.T) *signer {
-	s := &signer{t: t, Clientset: fake.NewClientset(
+func newPodSigner(t *testing.T) *podSigner {
+	s := &podSigner{t: t, Clientset: fake.NewClientset(
 		&v1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "builder", UID: "account"}},
 		&v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", UID: "node"}})}
 	s.PrependReactor("create", "podcertificaterequests", func(a clienttesting.Action) (bool, runtime.Object, error) {
@@ -44,7 +44,7 @@ func newSigner(t *testing.T) *signer {
 	return s
 }
 
-func (s *signer) request(n int) *v1beta1.PodCertificateRequest {
+func (s *podSigner) request(n int) *v1beta1.PodCertificateRequest {
 	s.t.Helper()
 	r, err := s.CertificatesV1beta1().PodCertificateRequests("ns").Get(s.t.Context(), fmt.Sprint("req-", n), metav1.GetOptions{})
 	if err != nil {
@@ -53,7 +53,7 @@ func (s *signer) request(n int) *v1beta1.PodCertificateRequest {
 	return r
 }
 
-func (s *signer) decide(n int, verdict, reason string) {
+func (s *podSigner) decide(n int, verdict, reason string) {
 	s.t.Helper()
 	r := s.request(n)
 	r.Status.Conditions = []metav1.Condition{{Type: verdict, Status: metav1.ConditionTrue, Reason: reason, Message: "so be it"}}
@@ -110,7 +110,7 @@ func begin(t *testing.T, i *PodIdentity) func() answer {
 
 func TestCertificateIsRequestedAndAwaited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSigner(t)
+		s := newPodSigner(t)
 		i := NewPodIdentity(s, "n1")
 		wait := begin(t, i)
 		r := s.request(1)
@@ -146,7 +146,7 @@ func TestCertificateIsRequestedAndAwaited(t *testing.T) {
 // A signer that takes long is waited for without a second request.
 func TestSlowSigner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSigner(t)
+		s := newPodSigner(t)
 		i := NewPodIdentity(s, "n1")
 		if a := begin(t, i)(); !a.says("PodCertificateRequest ns/req-1 is not decided yet by ex.com/s") || a.took != issuePatience || a.key != "" || a.event() != "" {
 			t.Errorf("got %+v", a)
@@ -161,7 +161,7 @@ func TestSlowSigner(t *testing.T) {
 // A request that somebody deletes is made again.
 func TestDeletedRequestIsMadeAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSigner(t)
+		s := newPodSigner(t)
 		i := NewPodIdentity(s, "n1")
 		wait := begin(t, i)
 		requests := s.CertificatesV1beta1().PodCertificateRequests("ns")
@@ -193,7 +193,7 @@ func TestRefusedCertificate(t *testing.T) {
 		"Failed": `PodCertificateRequest ns/req-1 failed, reason="Why", message="so be it"`,
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			s := newSigner(t)
+			s := newPodSigner(t)
 			i := NewPodIdentity(s, "n1")
 			wait := begin(t, i)
 			s.decide(1, verdict, "Why")
@@ -212,7 +212,7 @@ func TestRefusedCertificate(t *testing.T) {
 // is there.
 func TestCertificateIsRefreshed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSigner(t)
+		s := newPodSigner(t)
 		i := NewPodIdentity(s, "n1")
 		wait := begin(t, i)
 		s.decide(1, "Issued", "")
@@ -235,7 +235,7 @@ func TestCertificateIsRefreshed(t *testing.T) {
 // What is late is told once each; the old certificate stays all the same.
 func TestOverdueAndExpiredCertificatesAreTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSigner(t)
+		s := newPodSigner(t)
 		i := NewPodIdentity(s, "n1")
 		wait := begin(t, i)
 		s.decide(1, "Issued", "")
@@ -263,7 +263,7 @@ func TestOverdueAndExpiredCertificatesAreTold(t *testing.T) {
 
 func TestCertificateSaysWhatIsMissing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSigner(t)
+		s := newPodSigner(t)
 		s.PrependReactor("create", "podcertificaterequests", func(clienttesting.Action) (bool, runtime.Object, error) {
 			return true, nil, apierrors.NewNotFound(schema.GroupResource{}, "")
 		})
@@ -273,7 +273,7 @@ func TestCertificateSaysWhatIsMissing(t *testing.T) {
 		if a := begin(t, NewPodIdentity(fake.NewClientset(), "n1"))(); !a.says(`serviceaccounts "builder" not found`) {
 			t.Errorf("got %+v", a)
 		}
-		if a := begin(t, NewPodIdentity(newSigner(t), "n2"))(); !a.says(`nodes "n2" not found`) {
+		if a := begin(t, NewPodIdentity(newPodSigner(t), "n2"))(); !a.says(`nodes "n2" not found`) {
 			t.Errorf("got %+v", a)
 		}
 	})
@@ -281,7 +281,7 @@ func TestCertificateSaysWhatIsMissing(t *testing.T) {
 
 func TestForgottenCertificateIsRequestedAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSigner(t)
+		s := newPodSigner(t)
 		i := NewPodIdentity(s, "n1")
 		wait := begin(t, i)
 		s.decide(1, "Issued", "")
@@ -337,7 +337,7 @@ func TestWaitForSignerEndsWithThePod(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		_, _, _, err := NewPodIdentity(newSigner(t), "n1").Certificate(ctx, podOf("web"), "id", 0, &v1.PodCertificateProjection{SignerName: "s", KeyType: "ED25519"})
+		_, _, _, err := NewPodIdentity(newPodSigner(t), "n1").Certificate(ctx, podOf("web"), "id", 0, &v1.PodCertificateProjection{SignerName: "s", KeyType: "ED25519"})
 		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v", err)
 		}

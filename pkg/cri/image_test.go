@@ -406,3 +406,20 @@ func FuzzDockerConfig(f *testing.F) {
 		}
 	})
 }
+
+// All images with all names, digests first.
+func TestImages(t *testing.T) {
+	c := serve(t, &fake{version: "v2.1.0", images: map[string]*runtimeapi.Image{
+		"a": {Id: "sha256:a", RepoTags: []string{"a:1", "a:2"}, RepoDigests: []string{"a@sha256:1"}, Size: 7}}})
+	got, err := c.Images(t.Context())
+	if err != nil || len(got) != 1 || got[0].SizeBytes != 7 || !slices.Equal(got[0].Names, []string{"a@sha256:1", "a:1", "a:2"}) {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
+func TestSetPodCIDR(t *testing.T) {
+	f := &fake{version: "v2.1.0"}
+	if err := serve(t, f).SetPodCIDR(t.Context(), "10.1.0.0/24"); err != nil || f.podCIDR != "10.1.0.0/24" {
+		t.Errorf("the runtime knows %q, %v", f.podCIDR, err)
+	}
+}

@@ -85,7 +85,7 @@ func (s *apiSource) Run(ctx context.Context, out chan<- Update) error {
 		pods: map[types.UID][]objects.Key{}, watches: map[objects.Key]*objectWatch{}}
 	contact := contact{log: s.Log, missed: s.Missed}
 	watched := reflection{ListWatch: s.selection(), example: &v1.Pod{}, store: &bound{s: s, ctx: ctx},
-		least: 50 * time.Millisecond, most: 2 * time.Second, asked: contact.note}
+		least: 50 * time.Millisecond, most: time.Second, asked: contact.note}
 	var work sync.WaitGroup
 	work.Go(func() { watched.run(ctx) })
 	err := s.send(ctx, out)
@@ -149,11 +149,11 @@ func (s *apiSource) look(now time.Time) (u Update, news bool, next time.Time) {
 		next = sooner(next, e.until)
 	}
 	next = sooner(next, s.refs.sweep(now))
-	early := s.opens.IsZero() || len(s.waiting) > 0 && now.Before(s.opens)
-	if !s.sent && early || s.sent && !s.news {
-		return u, false, next
+	early := !s.sent && (s.opens.IsZero() || len(s.waiting) > 0 && now.Before(s.opens))
+	if early || s.sent && !s.news {
+		return u, false, sooner(next, s.opens)
 	}
-	s.sent, s.news = true, false
+	s.sent, s.news, s.opens = true, false, time.Time{}
 	return s.list(), true, next
 }
 
