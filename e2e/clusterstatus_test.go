@@ -132,7 +132,8 @@ func drift(j *joined) {
 }
 
 // mirror: a static pod has an image with its status, which comes back when it is
-// deleted, is replaced with another definition, and goes with the pod.
+// deleted, is replaced with another definition, and goes with the pod, also if the agent
+// was not there.
 func mirror(j *joined) {
 	manifest := func(label string) string {
 		return "apiVersion: v1\nkind: Pod\nmetadata: {name: shown, namespace: " + j.ns + ", labels: {v: " + label + "}}\nspec:\n" +
@@ -154,6 +155,13 @@ func mirror(j *joined) {
 	j.apply("shown", manifest("two"))
 	j.waitPod(name, "is of the new definition", func(p *v1.Pod) bool { return podReady(p) && p.Labels["v"] == "two" })
 	j.remove("shown")
+	j.waitGone(name)
+
+	j.apply("shown", manifest("three"))
+	j.waitReady(name)
+	j.must(j.Agent.Kill())
+	j.remove("shown")
+	j.must(j.Agent.Start())
 	j.waitGone(name)
 }
 
