@@ -37,6 +37,7 @@ func TestClusterStatus(t *testing.T) {
 	j.join()
 	for name, test := range map[string]func(*joined){
 		"FewWrites":     fewWrites,
+		"Burst":         fewWritesInBurst,
 		"ForceDeletion": forceDeletion,
 		"Drift":         drift,
 		"Mirror":        mirror,
@@ -76,6 +77,26 @@ func fewWrites(j *joined) {
 	}
 }
 
+// fewWritesInBurst: no more are needed when many pods start at once.
+func fewWritesInBurst(j *joined) {
+	const pods = 12
+	var all string
+	for i := range pods {
+		all += sleeper(fmt.Sprintf("burst%d", i)) + "\n---\n"
+	}
+	j.create(all)
+	for i := range pods {
+		j.waitReady(fmt.Sprintf("burst%d", i))
+	}
+	<-time.After(2 * time.Second)
+	for i := range pods {
+		if w := j.writes(fmt.Sprintf("burst%d", i)); len(w) > 2 {
+			j.list(w)
+			j.t.Errorf("burst%d: %d writes", i, len(w))
+		}
+	}
+}
+
 // forceDeletion: nothing is left of a pod that vanished.
 func forceDeletion(j *joined) {
 	j.create(sleeper("forced"))
@@ -111,7 +132,8 @@ func drift(j *joined) {
 }
 
 // mirror: a static pod has an image with its status, which comes back when it is
-// deleted, is replaced with another definition, and goes with the pod.
+// deleted, is replaced with another definition, and goes with the pod, also if the agent
+// was not there.
 func mirror(j *joined) {
 	manifest := func(label string) string {
 		return "apiVersion: v1\nkind: Pod\nmetadata: {name: shown, namespace: " + j.ns + ", labels: {v: " + label + "}}\nspec:\n" +
@@ -133,6 +155,13 @@ func mirror(j *joined) {
 	j.apply("shown", manifest("two"))
 	j.waitPod(name, "is of the new definition", func(p *v1.Pod) bool { return podReady(p) && p.Labels["v"] == "two" })
 	j.remove("shown")
+	j.waitGone(name)
+
+	j.apply("shown", manifest("three"))
+	j.waitReady(name)
+	j.must(j.Agent.Kill())
+	j.remove("shown")
+	j.must(j.Agent.Start())
 	j.waitGone(name)
 }
 
