@@ -3,7 +3,7 @@ SHELL := /bin/bash
 GO    ?= go
 LAB    = bin/lab-run
 
-.PHONY: help build run down test unit sim race e2e bench fuzz lint fmt install
+.PHONY: help build run down cluster test unit sim race e2e bench fuzz lint fmt install
 
 help: ## say what there is
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -19,6 +19,12 @@ run: ## run the agent on manifests/examples, with a private containerd if none l
 
 down: ## stop what `make run` left running: pods and containerd
 	@test ! -x $(LAB) || $(LAB) down
+
+cluster: ## a control plane with the agent as its node, for hand work, until Ctrl-C
+	@hack/install cluster
+	@$(MAKE) --no-print-directory build
+	@$(GO) build -o $(LAB) ./e2e/lab/run
+	@exec $(LAB) cluster
 
 test: ## everything: lint, unit, simulation, race, e2e on real containerd
 	@hack/test

@@ -36,10 +36,8 @@ func TestPeerJoins(t *testing.T) {
 	if want := j.Node + " " + string(v1.PodRunning); pods != want {
 		t.Errorf("the Deployment's pods: %q, want %q", pods, want)
 	}
-	forbidden, err := j.plane.Requests(func(r lab.Request) bool { return r.User == "system:node:"+j.Node && r.Code == 403 })
-	j.must(err)
-	for _, r := range forbidden {
-		t.Log("forbidden: ", r)
+	for _, line := range j.forbidden() {
+		t.Errorf("forbidden: %s", line)
 	}
 }
 

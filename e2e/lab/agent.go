@@ -121,11 +121,16 @@ func (a *Agent) Plain(args ...string) *exec.Cmd {
 	return cmd
 }
 
+// Ended is closed when the agent that was last started has ended.
+func (a *Agent) Ended() <-chan struct{} {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.done
+}
+
 // Wait returns how the agent ended, or fails after the timeout.
 func (a *Agent) Wait(timeout time.Duration) error {
-	a.mu.Lock()
-	done := a.done
-	a.mu.Unlock()
+	done := a.Ended()
 	if done == nil {
 		return errors.New("wait for agent: it was never started")
 	}

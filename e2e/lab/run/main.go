@@ -4,7 +4,11 @@
 // Ctrl-C ends the agent; pods and containerd go on, and the next run finds
 // them. `run down` stops all that it started.
 //
-// Started in the repository's folder, as root, after hack/install runtime.
+// `run cluster` joins bin/nodeagent to a control plane of its own, both on a
+// node of their own. Ctrl-C ends all of it.
+//
+// Started in the repository's folder, as root, after hack/install runtime, or
+// hack/install cluster.
 package main
 
 import (
@@ -34,8 +38,10 @@ func run(ctx context.Context, args []string) error {
 		return up(ctx)
 	case len(args) == 1 && args[0] == "down":
 		return down(ctx)
+	case len(args) == 1 && args[0] == "cluster":
+		return cluster(ctx)
 	}
-	return fmt.Errorf("unknown arguments %q; usage: run [down]", args)
+	return fmt.Errorf("unknown arguments %q; usage: run [down|cluster]", args)
 }
 
 func up(ctx context.Context) error {
