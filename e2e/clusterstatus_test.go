@@ -37,6 +37,7 @@ func TestClusterStatus(t *testing.T) {
 	j.join()
 	for name, test := range map[string]func(*joined){
 		"FewWrites":     fewWrites,
+		"Burst":         fewWritesInBurst,
 		"ForceDeletion": forceDeletion,
 		"Drift":         drift,
 		"Mirror":        mirror,
@@ -76,6 +77,26 @@ func fewWrites(j *joined) {
 	}
 }
 
+// fewWritesInBurst: no more are needed when many pods start at once.
+func fewWritesInBurst(j *joined) {
+	const pods = 12
+	var all string
+	for i := range pods {
+		all += sleeper(fmt.Sprintf("burst%d", i)) + "\n---\n"
+	}
+	j.create(all)
+	for i := range pods {
+		j.waitReady(fmt.Sprintf("burst%d", i))
+	}
+	<-time.After(2 * time.Second)
+	for i := range pods {
+		if w := j.writes(fmt.Sprintf("burst%d", i)); len(w) > 2 {
+			j.list(w)
+			j.t.Errorf("burst%d: %d writes", i, len(w))
+		}
+	}
+}
+
 // forceDeletion: nothing is left of a pod that vanished.
 func forceDeletion(j *joined) {
 	j.create(sleeper("forced"))
@@ -111,7 +132,8 @@ func drift(j *joined) {
 }
 
 // mirror: a static pod has an image with its status, which comes back when it is
-// deleted, is replaced with another definition, and goes with the pod.
+// deleted, is replaced with another definition, and goes with the pod, also if the agent
+// was not there.
 func mirror(j *joined) {
 	manifest := func(label string) string {
 		return "apiVersion: v1\nkind: Pod\nmetadata: {name: shown, namespace: " + j.ns + ", labels: {v: " + label + "}}\nspec:\n" +
@@ -133,6 +155,13 @@ func mirror(j *joined) {
 	j.apply("shown", manifest("two"))
 	j.waitPod(name, "is of the new definition", func(p *v1.Pod) bool { return podReady(p) && p.Labels["v"] == "two" })
 	j.remove("shown")
+	j.waitGone(name)
+
+	j.apply("shown", manifest("three"))
+	j.waitReady(name)
+	j.must(j.Agent.Kill())
+	j.remove("shown")
+	j.must(j.Agent.Start())
 	j.waitGone(name)
 }
 
@@ -161,5 +190,46 @@ func quietRestarts(j *joined) {
 	}
 	if now := j.waitReady("probed"); now.Status.ContainerStatuses[0].ContainerID != p.Status.ContainerStatuses[0].ContainerID {
 		j.t.Error("the container was restarted")
+	}
+}
+
+// TestClusterOutage: pods go on while the apiserver is away, and soon after its
+// return it knows how they are.
+func TestClusterOutage(t *testing.T) {
+	p, err := lab.StartControlPlane(t, lab.ControlPlaneOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := joinedBed(t, p, lab.Containerd2)
+	j.join()
+	const pods = 8
+	ids := map[string]string{}
+	for i := range pods {
+		j.create(sleeper(fmt.Sprintf("p%d", i)))
+	}
+	for i := range pods {
+		name := fmt.Sprintf("p%d", i)
+		ids[name] = j.instances(string(j.waitReady(name).UID))["main"]
+	}
+	j.must(p.StopAPIServer())
+	for i := range pods / 2 {
+		j.exec(ids[fmt.Sprintf("p%d", i)], "kill", "1")
+	}
+	<-time.After(20 * time.Second)
+	j.must(p.StartAPIServer())
+	back := time.Now()
+	for i := range pods {
+		name, restarts := fmt.Sprintf("p%d", i), int32(0)
+		if i < pods/2 {
+			restarts = 1
+		}
+		j.waitPod(name, "is told of", func(p *v1.Pod) bool {
+			return podReady(p) && p.Status.ContainerStatuses[0].RestartCount == restarts
+		})
+	}
+	if took := time.Since(back); took > 5*time.Second {
+		t.Errorf("all was told %s after the apiserver's return", took)
+	} else {
+		t.Logf("all was told %s after the apiserver's return", took)
 	}
 }

@@ -77,7 +77,7 @@ func TestBootstrapAndRotation(t *testing.T) {
 	j.kubectl("delete", "pod", "a", "--wait=false", "--grace-period=1")
 	j.waitGone("a")
 	refused, err := j.plane.Requests(func(r lab.Request) bool {
-		return r.User == "system:node:"+j.Node && (r.Code == 401 || r.Code == 403)
+		return r.User == "system:node:"+j.Node && r.Code == 401
 	})
 	j.must(err)
 	if len(refused) > 0 {

@@ -95,24 +95,33 @@ type request struct {
 	result chan error
 }
 
+// asking is what has become of asking so far.
+type asking struct {
+	running *request // nil while none runs
+	pause   *wait.Backoff
+	notNow  time.Time // the next not before
+}
+
+func (a *asking) result() <-chan error {
+	if a.running == nil {
+		return nil
+	}
+	return a.running.result
+}
+
 // Run looks and asks until ctx ends.
 func (k *keeper) Run(ctx context.Context) error {
 	w := newWatch(k.log, k.blind)
 	defer w.close()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	var (
-		running  *request
-		result   chan error // of running, else nil
-		pause    = newPause()
-		notNow   time.Time // ask again not before
-		settling bool      // files have changed, perhaps not for the last time
-	)
+	a := asking{pause: newPause()}
+	settling := false // files have changed, perhaps not for the last time
 	done := ctx.Done()
 	for {
 		select {
 		case <-done:
-			if running == nil {
+			if a.running == nil {
 				return ctx.Err()
 			}
 			done = nil // the request ends with ctx, and is awaited
@@ -124,13 +133,12 @@ func (k *keeper) Run(ctx context.Context) error {
 			}
 			continue
 		case <-w.errors(): // events were lost
-		case err := <-result:
-			if running.cancel(); ctx.Err() != nil {
+		case err := <-a.result():
+			if a.running.cancel(); ctx.Err() != nil {
 				return ctx.Err()
 			}
-			running, result = nil, nil
 			k.ended(err)
-			notNow = time.Now().Add(pause.Step())
+			a.running, a.notNow = nil, time.Now().Add(a.pause.Step())
 		case <-k.poke:
 		case <-timer.C:
 		}
@@ -140,24 +148,29 @@ func (k *keeper) Run(ctx context.Context) error {
 		if w.follow(o.files) {
 			o = k.look(now)
 		}
-		wait := every
-		switch until := o.at.Sub(now); {
-		case running != nil:
-			if o.at.IsZero() || until > 0 || !o.same(running.order) {
-				running.cancel()
-			}
-		case o.at.IsZero():
-		case until > 0:
-			pause = newPause()
-			wait = min(wait, until)
-		case now.Before(notNow):
-			wait = min(wait, notNow.Sub(now))
-		default:
-			running = k.begin(ctx, o)
-			result = running.result
-		}
-		timer.Reset(wait)
+		timer.Reset(k.act(ctx, &a, o, now))
 	}
+}
+
+// act asks if it is time to, ends a request for what is not wanted any more, and
+// says when to look again.
+func (k *keeper) act(ctx context.Context, a *asking, o order, now time.Time) time.Duration {
+	until := o.at.Sub(now)
+	switch {
+	case a.running != nil:
+		if o.at.IsZero() || until > 0 || !o.same(a.running.order) {
+			a.running.cancel()
+		}
+	case o.at.IsZero():
+	case until > 0:
+		a.pause = newPause()
+		return min(every, until)
+	case now.Before(a.notNow):
+		return min(every, a.notNow.Sub(now))
+	default:
+		a.running = k.begin(ctx, o)
+	}
+	return every
 }
 
 // newPause are the pauses after one request and before the next: those of a

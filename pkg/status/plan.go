@@ -1,6 +1,7 @@
 package status
 
 import (
+	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -15,6 +16,9 @@ const (
 	firstAfter = 100 * time.Millisecond
 	// lesserAfter is how long news that nobody waits for wait for company.
 	lesserAfter = time.Second
+	// startAfter is how long they wait while a container is being started: on a
+	// busy node that takes a while, and is news that somebody waits for.
+	startAfter = 5 * time.Second
 )
 
 // verb is what can be done to a pod at the apiserver.
@@ -52,16 +56,36 @@ func plan(p pod.Pod, n pod.Node, there *v1.Pod, since, now time.Time) step {
 	if since.IsZero() {
 		since = now
 	}
-	s := step{verb: patch, status: next, urgent: urgent(there.Status, next)}
+	s := step{verb: patch, status: next, urgent: urgent(there.Status, next) && !closing(p, next)}
 	switch {
 	case s.urgent:
 		s.due = now
 	case there.Status.StartTime == nil:
 		s.due = p.Started.Add(firstAfter)
+	case starts(p):
+		s.due = since.Add(startAfter)
 	default:
 		s.due = since.Add(lesserAfter)
 	}
 	return s
+}
+
+// closing says that the last container of a pod that ends is down, and its last
+// phase follows when the sandbox is: one write tells both.
+func closing(p pod.Pod, next v1.PodStatus) bool {
+	runs := func(c v1.ContainerStatus) bool { return c.State.Running != nil }
+	return p.Stop != nil && !pod.IsTerminal(next.Phase) &&
+		!slices.ContainsFunc(next.ContainerStatuses, runs) && !slices.ContainsFunc(next.InitContainerStatuses, runs)
+}
+
+// starts says that a container is being made or started.
+func starts(p pod.Pod) bool {
+	for _, d := range p.Doing {
+		if d.Action.Kind == pod.Create || d.Action.Kind == pod.Start {
+			return true
+		}
+	}
+	return slices.ContainsFunc(p.View.Containers, func(c pod.Container) bool { return c.State == pod.Created })
 }
 
 // urgent says whether people or controllers wait for what has changed.

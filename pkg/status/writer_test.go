@@ -127,7 +127,8 @@ func TestWritesPerStart(t *testing.T) {
 			var work sync.WaitGroup
 			for i := range 30 {
 				work.Go(func() {
-					slow := map[pod.Kind]time.Duration{pod.RunSandbox: time.Duration(100+i*90) * time.Millisecond, pod.Create: 50 * time.Millisecond, pod.Start: 50 * time.Millisecond}
+					slow := map[pod.Kind]time.Duration{pod.RunSandbox: time.Duration(150+i*90) * time.Millisecond,
+						pod.Create: time.Duration(i*50) * time.Millisecond, pod.Start: time.Duration(i*40) * time.Millisecond}
 					b.bind(fmt.Sprintf("p%d", i), slow).live("")
 				})
 			}
