@@ -93,6 +93,13 @@ func (j *joined) leave() {
 	}
 }
 
+// in is the same node for a part of the test.
+func (j *joined) in(t *testing.T) *joined {
+	part := *j
+	part.bed = &bed{j.Lab, j.Agent, t}
+	return &part
+}
+
 // join starts the agent and waits until its node is Ready.
 func (j *joined) join() *v1.Node {
 	j.t.Helper()

@@ -31,11 +31,11 @@ func TestClusterObjects(t *testing.T) {
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				test(&joined{&bed{j.Lab, j.Agent, t}, j.plane, j.client, j.ns})
+				test(j.in(t))
 			})
 		}
 	})
-	t.Run("NoRightIsMissing", func(t *testing.T) { noRightIsMissing(&joined{&bed{j.Lab, j.Agent, t}, j.plane, j.client, j.ns}) })
+	t.Run("NoRightIsMissing", func(t *testing.T) { noRightIsMissing(j.in(t)) })
 }
 
 // put makes a ConfigMap, or gives it another value.

@@ -44,7 +44,7 @@ func TestClusterStatus(t *testing.T) {
 		"Restarted":     quietRestarts,
 	} {
 		t.Run(name, func(t *testing.T) {
-			test(&joined{bed: &bed{j.Lab, j.Agent, t}, plane: j.plane, client: j.client, ns: j.ns})
+			test(j.in(t))
 		})
 	}
 }

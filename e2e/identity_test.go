@@ -104,11 +104,7 @@ func TestPodIdentity(t *testing.T) {
 		{"EveryPodCanAskTheApiserver", (*joined).canAsk}, {"TokenIsBoundToPod", (*joined).tokenIsBound}, {"BundleFollowsItsChange", (*joined).bundleFollows}, {"CertificateOfASigner", (*joined).certificate},
 		{"NothingIsForbidden", (*joined).refusedNothing}, {"TokenOutlivesApiserverAndAgent", (*joined).tokenOutlives},
 	} {
-		t.Run(part.name, func(t *testing.T) {
-			one := *j
-			one.bed = &bed{j.Lab, j.Agent, t}
-			part.test(&one)
-		})
+		t.Run(part.name, func(t *testing.T) { part.test(j.in(t)) })
 	}
 }
 

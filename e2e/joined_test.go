@@ -9,27 +9,12 @@ import (
 	"github.com/nodeagent/nodeagent/e2e/lab"
 )
 
-// sleeper is a pod of the apiserver that ends at TERM.
-func apiSleeper(name string) string {
-	return `
-apiVersion: v1
-kind: Pod
-metadata: {name: ` + name + `}
-spec:
-  terminationGracePeriodSeconds: 5
-  containers:
-  - name: c
-    image: ` + lab.BusyboxImage + `
-    command: [sh, -c, "trap 'exit 0' TERM; sleep 100000 & wait"]
-`
-}
-
 // TestJoined: the node registers, becomes Ready, runs a pod of the apiserver and
 // ends it; the apiserver refuses the agent nothing.
 func TestJoined(t *testing.T) {
 	j := joinedBed(t, cluster(t), lab.Containerd2)
 	j.join()
-	j.create(apiSleeper("web"))
+	j.create(sleeper("web"))
 	p := j.waitReady("web")
 	if p.Status.Phase != v1.PodRunning || p.Status.PodIP == "" || p.Status.HostIP == "" {
 		t.Errorf("status: %+v", p.Status)
