@@ -29,10 +29,11 @@ var layers = [][]string{
 	{"pkg/source", "pkg/cri", "pkg/volumes", "pkg/probe", "pkg/checkpoint", "pkg/config", "pkg/node", "pkg/dns", "pkg/logs",
 		"pkg/credentials", "pkg/status"},
 	// Below the others: what pods refer to, what their limits add up to, what
-	// their containers and volumes show of them, how files are written whole.
-	{"pkg/objects", "pkg/cgroups", "pkg/env", "pkg/record"},
+	// their containers and volumes show of them.
+	{"pkg/objects", "pkg/cgroups", "pkg/env"},
 	{"pkg/ledger"},
-	{"pkg/pod", "pkg/manifest"},
+	// And how files are written whole.
+	{"pkg/pod", "pkg/manifest", "pkg/record"},
 }
 
 // ownContext are the files that begin a context though they are no main.

@@ -105,12 +105,12 @@ func (a *Agent) build(root string) (*parts, error) {
 		return nil, err
 	}
 	tree.runtime = client
-	joined, err := a.join(m, client, known)
+	joined, err := a.join(root, m, client, known)
 	if err != nil {
 		return nil, err
 	}
 	if known.Remote {
-		variables.Services = known.Services
+		variables.Services, variables.Stale = known.Services, known.Stale
 	}
 	vols, err := volumes.New(root, quantity(m.allocatable, v1.ResourceMemory), variables, joined.identity())
 	if err != nil {

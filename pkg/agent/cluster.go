@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/types"
@@ -13,6 +14,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/node"
 	"github.com/nodeagent/nodeagent/pkg/objects"
 	"github.com/nodeagent/nodeagent/pkg/pod"
+	"github.com/nodeagent/nodeagent/pkg/record"
 	"github.com/nodeagent/nodeagent/pkg/source"
 	"github.com/nodeagent/nodeagent/pkg/status"
 	"github.com/nodeagent/nodeagent/pkg/syncloop"
@@ -30,12 +32,13 @@ type cluster struct {
 	runtime     *runtimeSeen
 	node        *node.Reporter
 	pods        *credentials.PodIdentity
+	keeper      *objects.Keeper
 	loop        *syncloop.Loop
 }
 
 // join prepares to be a node of a cluster; nil when none is configured. It asks
 // nobody yet.
-func (a *Agent) join(m machine, runtime *cri.Client, known *objects.Store) (*cluster, error) {
+func (a *Agent) join(root string, m machine, runtime *cri.Client, known *objects.Store) (*cluster, error) {
 	if !a.joined() {
 		return nil, nil
 	}
@@ -70,6 +73,11 @@ func (a *Agent) join(m machine, runtime *cri.Client, known *objects.Store) (*clu
 	c.source = source.NewAPI(source.APIOptions{Client: reader, NodeName: a.config.Node.Name, Ready: c.credentials.Ready(),
 		Seen: c.status.Seen, Gone: c.status.Gone, Missed: c.status.Unsure, Log: a.log,
 		Objects: known, Renew: func(changed map[objects.Key]bool) { c.loop.Renew(changed) }})
+	files, err := record.Open(filepath.Join(root, "nodeagent", "objects"))
+	if err != nil {
+		return nil, err
+	}
+	c.keeper = objects.NewKeeper(known, files, a.config.Node.KeepSecrets, a.log)
 	return c, nil
 }
 
@@ -130,4 +138,5 @@ func (c *cluster) run(ctx context.Context, g *errgroup.Group) {
 	g.Go(func() error { return c.status.Run(ctx) })
 	g.Go(func() error { return c.reportNode(ctx) })
 	g.Go(func() error { return c.pods.Run(ctx, c.loop.RenewPod) })
+	g.Go(func() error { return c.keeper.Run(ctx) })
 }

@@ -67,6 +67,9 @@ type Node struct {
 	// OfflineStart has pods of DaemonSets, and those annotated for it, started
 	// after a reboot though the apiserver cannot be reached.
 	OfflineStart bool
+	// KeepSecrets has Secrets kept on disk, as ConfigMaps are, so that containers
+	// start again though the apiserver is away when the agent starts.
+	KeepSecrets bool
 }
 
 // DeadContainers says how many dead containers are kept (behaviour row 1.11-1).

@@ -140,6 +140,7 @@ func agentFlags(c *Config) []flagRow {
 		{"config-dir", &c.Paths.ConfigDir, "", "Folder whose *.conf files are merged over the config file, in lexical order."},
 		{"version", (*versionFlag)(&c.PrintVersion), "", "Print the version and exit; --version=raw prints all its parts."},
 		{"offline-start", &c.Node.OfflineStart, "", "After a reboot, start pods of DaemonSets and those annotated nodeagent.dev/offline-start=true though the apiserver cannot be reached."},
+		{"keep-secrets", &c.Node.KeepSecrets, "", "Keep the Secrets that pods here refer to on disk, below --root-dir, so that containers start again though the apiserver cannot be reached when the agent starts."},
 		{"allow-unbuilt", &c.AllowUnbuilt, "", "Start although this field or flag is set and not built yet. May be repeated."},
 	}
 }

@@ -30,6 +30,9 @@ type Resolver struct {
 	// Services are all that the pod may be told of; an error says that they are
 	// not known yet. Nil without an apiserver.
 	Services func(p *v1.Pod) ([]*v1.Service, error)
+	// Stale says that what is known of a volume's objects may be older than what
+	// the volume shows already. Nil for never.
+	Stale func(p *v1.Pod, vol *v1.Volume) bool
 }
 
 // Var is one variable.

@@ -26,9 +26,9 @@ type Object interface {
 
 // Key names one object.
 type Key struct {
-	Kind      string // ConfigMap, Secret, RuntimeClass, Service
-	Namespace string // empty for a RuntimeClass
-	Name      string // empty for all services of the namespace
+	Kind      string `json:"kind"`                // ConfigMap, Secret, RuntimeClass, Service
+	Namespace string `json:"namespace,omitempty"` // empty for a RuntimeClass
+	Name      string `json:"name,omitempty"`      // empty for all services of the namespace
 }
 
 // String is the name for people, as in ConfigMap default/settings.
@@ -74,6 +74,13 @@ type Store struct {
 	mu        sync.RWMutex
 	sources   map[string]map[Key]Object
 	questions map[Key]*Question
+	// old are the apiserver's answers to an earlier process. Each counts until
+	// there is a new one.
+	old map[Key][]Object
+	// news are the keys of which a Keeper has to look at the answers, wake says
+	// that there are some. Nil without one.
+	news map[Key]bool
+	wake chan struct{}
 }
 
 // Replace makes the objects all that the source gives, and returns the names of

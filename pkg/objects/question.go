@@ -56,9 +56,29 @@ func (q *Question) Answer(found []Object) (first, changed bool) {
 	q.store.mu.Lock()
 	defer q.store.mu.Unlock()
 	first = !q.answered
-	changed = first || !slices.EqualFunc(q.found, found, func(a, b Object) bool { return a == b || equality.Semantic.DeepEqual(a, b) })
+	changed = first || !equal(q.found, found)
 	q.answered, q.found, q.why = true, found, nil
+	delete(q.store.old, q.key)
+	if changed {
+		q.store.tell(q.key)
+	}
 	return first, changed
+}
+
+func equal(a, b []Object) bool {
+	return slices.EqualFunc(a, b, func(a, b Object) bool { return a == b || equality.Semantic.DeepEqual(a, b) })
+}
+
+// tell has the Keeper look at the answer; the caller holds mu.
+func (s *Store) tell(k Key) {
+	if s.news == nil {
+		return
+	}
+	s.news[k] = true
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
 }
 
 // Fail says why there is no answer. One that was given holds on.
@@ -74,20 +94,50 @@ func (q *Question) Close() {
 	defer q.store.mu.Unlock()
 	if q.store.questions[q.key] == q {
 		delete(q.store.questions, q.key)
+		q.store.tell(q.key)
 	}
 }
 
-// Answered says whether there is an answer.
+// Settle says that all is asked that pods here refer to: nothing else of what an
+// earlier process was answered counts any more.
+func (s *Store) Settle() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k := range s.old {
+		if s.questions[k] == nil {
+			delete(s.old, k)
+			s.tell(k)
+		}
+	}
+}
+
+// Answered says whether there is an answer, given to this process.
 func (s *Store) Answered(k Key) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	_, err := s.answer(k)
-	return err == nil
+	q := s.questions[k]
+	return q != nil && q.answered
+}
+
+// Stale says that of something that the volume shows only an earlier process had
+// an answer: it may be older than what the volume shows already.
+func (s *Store) Stale(p *v1.Pod, v *v1.Volume) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	stale := false
+	visitVolume(v, func(kind, name string) {
+		_, old := s.old[Key{kind, p.Namespace, name}]
+		stale = stale || old
+	})
+	return stale
 }
 
 // answer is what was found; the caller holds mu.
 func (s *Store) answer(k Key) ([]Object, error) {
 	q := s.questions[k]
+	if found, ok := s.old[k]; ok {
+		return found, nil
+	}
 	switch {
 	case q == nil:
 		return nil, &Unread{Key: k}

@@ -153,6 +153,9 @@ func (s *apiSource) look(now time.Time) (u Update, news bool, next time.Time) {
 	if early || s.sent && !s.news {
 		return u, false, sooner(next, s.opens)
 	}
+	if !s.sent {
+		s.Objects.Settle() // by now all is asked for that pods here refer to
+	}
 	s.sent, s.news, s.opens = true, false, time.Time{}
 	return s.list(), true, next
 }

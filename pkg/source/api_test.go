@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/pkg/env"
 	"github.com/nodeagent/nodeagent/pkg/objects"
+	"github.com/nodeagent/nodeagent/pkg/record"
 )
 
 // apiTest is a source that runs against an apiserver.
@@ -200,6 +202,46 @@ func TestFirstListIsWhole(t *testing.T) {
 	}
 	close(open)
 	a.expect("a b z")
+}
+
+// TestKeptObjectsAreThoseOfTheFirstList: what an earlier process was answered
+// counts until the first list is there, and then only for the pods in it.
+func TestKeptObjectsAreThoseOfTheFirstList(t *testing.T) {
+	a := newAPITest(t)
+	files, err := record.Open(filepath.Join(t.TempDir(), "objects"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	earlier, ended := context.WithCancel(t.Context())
+	ended() // it writes all it has, and ends
+	before := &objects.Store{Remote: true}
+	keeper := objects.NewKeeper(before, files, false, slog.New(slog.DiscardHandler))
+	for _, name := range []string{"used", "unused"} {
+		before.Ask(mapKey(name)).Answer([]objects.Object{configMap(name, "old")})
+	}
+	if err := keeper.Run(earlier); err != context.Canceled {
+		t.Fatal(err)
+	}
+	objects.NewKeeper(a.known, files, false, slog.New(slog.DiscardHandler))
+
+	a.server.refuse = func(r *http.Request) int {
+		if selectionOf(r).name == "used" {
+			return http.StatusForbidden
+		}
+		return 0
+	}
+	a.server.put(apiPod("p", mentions("used")))
+	knows := func(name string, want bool) {
+		t.Helper()
+		if m, err := a.known.ConfigMap("ns", name); (err == nil && m.Data["key"] == "old") != want {
+			t.Errorf("%s: %v, %v; want it known: %v", name, m, err, want)
+		}
+	}
+	knows("unused", true)
+	a.start()
+	a.expect("p") // held back first, as what is known of it may be old
+	knows("used", true)
+	knows("unused", false)
 }
 
 func TestUnreadObjectIsNamedAfterAWhile(t *testing.T) {

@@ -88,6 +88,7 @@ type Loop struct {
 	mu     sync.RWMutex
 	actors map[types.UID]*actor
 	merge  source.Merge
+	alone  bool // the apiserver was waited for long enough
 
 	// Owned by Run.
 	found   map[types.UID]cri.Found // the first list; nil until then
@@ -96,7 +97,6 @@ type Loop struct {
 	spared  map[types.UID]bool      // orphans left alone, and told of
 	swept   bool                    // orphans were looked for
 	synced  bool                    // the world was told of it
-	alone   bool                    // the apiserver was waited for long enough
 	work    sync.WaitGroup
 }
 
@@ -155,7 +155,9 @@ func (l *Loop) read(ctx context.Context, mail any) {
 	case folders:
 		l.clear(ctx, m)
 	case alone:
+		l.mu.Lock()
 		l.alone = true
+		l.mu.Unlock()
 		l.reconcile(ctx)
 	case question:
 		// That it was read is the answer.
@@ -243,7 +245,7 @@ func (l *Loop) all() []*actor {
 }
 
 // Pods are all pods as they are now, by namespace and name. Those that wait
-// for the runtime's first answer are among them.
+// for the runtime's first answer, or for word of their apiserver, are among them.
 func (l *Loop) Pods() []pod.Pod {
 	var out []pod.Pod
 	have := map[types.UID]bool{}
@@ -255,6 +257,7 @@ func (l *Loop) Pods() []pod.Pod {
 	l.mu.RLock()
 	waiting := l.found == nil
 	wanted := l.merge.Pods()
+	out = append(out, l.unheard()...)
 	l.mu.RUnlock()
 	for _, d := range wanted {
 		if waiting && !have[d.Pod.UID] {
@@ -373,11 +376,11 @@ func (l *Loop) start(ctx context.Context, w pod.Wanted) *actor {
 	}
 	delete(l.Allocated, uid)
 	delete(l.Actuated, uid)
-	delete(l.Known, uid)
 	delete(l.found, uid)
 	a := newActor(l, pod.New(w, found.View, record))
 	a.restored = runs || record != nil
 	l.mu.Lock()
+	delete(l.Known, uid)
 	l.actors[uid] = a
 	l.mu.Unlock()
 	if l.grants.leaves(uid) {

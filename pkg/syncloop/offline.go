@@ -2,6 +2,7 @@ package syncloop
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -48,9 +49,45 @@ func (l *Loop) unconfirmed() []source.Desired {
 		}
 	}
 	for _, r := range l.Known {
-		if r.Origin == source.APIName && (r.Boot == l.Offline.Boot || l.alone && pod.MayStartOffline(r)) {
+		if r.Origin == source.APIName && l.goesOn(r) {
 			out = append(out, source.Desired{Pod: r.Spec, Origin: r.Origin})
 		}
 	}
 	return out
+}
+
+// goesOn says whether a pod of an apiserver goes on without its word.
+func (l *Loop) goesOn(r pod.Record) bool {
+	return r.Boot == l.Offline.Boot || l.alone && pod.MayStartOffline(r)
+}
+
+// unheard are the pods of which nothing begins before their apiserver has been
+// heard, for people to see. The caller holds mu.
+func (l *Loop) unheard() (out []pod.Pod) {
+	if !slices.Contains(l.Sources, source.APIName) || l.merge.Has(source.APIName) {
+		return nil
+	}
+	now := time.Now()
+	for uid, r := range l.Known {
+		if r.Origin != source.APIName || l.actors[uid] != nil {
+			continue
+		}
+		p := pod.New(pod.Wanted{At: now, Spec: r.Spec, Origin: r.Origin}, pod.View{}, &r)
+		if !l.goesOn(r) {
+			p.Verdict = pod.Verdict{State: pod.Waiting, Reason: "ApiserverUnheard", Message: l.whyUnheard(r)}
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+func (l *Loop) whyUnheard(r pod.Record) string {
+	const text = "waits for the apiserver: the machine was started anew since, and the pod may run elsewhere by now"
+	switch {
+	case !l.Offline.Start:
+		return text
+	case pod.MayStartOffline(r):
+		return text + fmt.Sprintf("; it is started without after %s", offlinePatience)
+	}
+	return text + "; it is none that may be started without"
 }

@@ -26,13 +26,18 @@ type bench struct {
 // newBench starts an agent that expects a source "file". What the machine has
 // already is for before to say.
 func newBench(t *testing.T, known map[types.UID]pod.Record, before func(w *world)) *bench {
+	return newBenchOf(t, []string{"file"}, Offline{}, known, before)
+}
+
+// newBenchOf expects other sources.
+func newBenchOf(t *testing.T, sources []string, offline Offline, known map[types.UID]pod.Record, before func(w *world)) *bench {
 	b := &bench{world: newWorld(1), updates: make(chan source.Update)}
 	b.quiet = true
 	before(b.world)
 	a := &agent{world: b.world, number: 1, dead: make(chan struct{}), busy: map[string]int{}}
 	a.loop = New(Config{
 		Runtime: a, Volumes: a, Cgroups: groups{a}, Records: records{a}, States: states{a}, Probes: probes{a}, Hooks: hooks{a}, Objects: &objects.Store{}, Log: slog.New(slog.DiscardHandler),
-		Sources: []string{"file"}, Known: known, Ledger: ledger.Ledger{Allocatable: capacity}, Slots: slotCount, Timeout: callLimit,
+		Sources: sources, Offline: offline, Known: known, Ledger: ledger.Ledger{Allocatable: capacity}, Slots: slotCount, Timeout: callLimit,
 		Connected: func(context.Context) error { return nil },
 	})
 	b.agent = a

@@ -37,6 +37,8 @@ type content struct {
 	renew time.Time
 	// older says why something of it is older than it should be, nil if nothing is.
 	older error
+	// stale says that what is shown already may be newer.
+	stale bool
 }
 
 // renewAt has the content looked at again at t, at the latest.

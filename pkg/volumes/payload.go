@@ -166,7 +166,7 @@ func (s shower) secret(namespace, name string, optional *bool) (object, error) {
 // content is what the volume shows: a configMap, secret, downwardAPI or
 // projected one (behaviour row 1.12-6).
 func (s shower) content(ctx context.Context, p *v1.Pod, vol *v1.Volume) (content, error) {
-	all := content{files: payload{}}
+	all := content{files: payload{}, stale: s.Stale != nil && s.Stale(p, vol)}
 	out := all.files
 	var err error
 	switch {

@@ -39,6 +39,9 @@ func (s *shown) Mount(ctx context.Context, p *v1.Pod, vol *v1.Volume) (standing,
 		}
 		return standing{}, err
 	}
+	if show.stale && s.stands(dir) {
+		return standing{path: at, renew: show.renew}, show.older
+	}
 	if err := s.write(ctx, p, vol, dir, show.files); err != nil {
 		return standing{}, err
 	}

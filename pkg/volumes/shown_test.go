@@ -334,6 +334,29 @@ func TestFailedRefreshKeepsContent(t *testing.T) {
 	wantContent(t, path+"/a", "a v3")
 }
 
+// What an earlier process of the agent knew does not replace what is shown
+// already, and is shown where nothing is.
+func TestStaleContentReplacesNothing(t *testing.T) {
+	v := node(t)
+	store, stale := &objects.Store{}, false
+	v.kinds["configMap"].(*shown).show = shower{Resolver: env.Resolver{Objects: store, Stale: func(*v1.Pod, *v1.Volume) bool { return stale }}}.content
+	p := newPod(configMap("config", v1.KeyToPath{Key: "a", Path: "a"}))
+	for _, step := range []struct {
+		version string
+		stale   bool
+		want    string
+	}{
+		{"v1", true, "a v1"},
+		{"v2", false, "a v2"},
+		{"v1", true, "a v2"},
+		{"v3", false, "a v3"},
+	} {
+		store.Replace("test", []objects.Object{settings(step.version)})
+		stale = step.stale
+		wantContent(t, mustMount(t, v, p)["config"]+"/a", step.want)
+	}
+}
+
 func TestHugePages(t *testing.T) {
 	v := node(t)
 	vol := disk("huge")
