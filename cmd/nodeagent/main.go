@@ -101,6 +101,7 @@ func runAgent(ctx context.Context, args []string) error {
 	}
 	log := logger(c)
 	slog.SetDefault(log) // sources and the CRI client log through it
+	agent.LibrariesLogTo(log)
 	for _, w := range c.Warnings {
 		log.Warn(w)
 	}

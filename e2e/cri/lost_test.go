@@ -3,6 +3,7 @@ package cri
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -70,6 +71,7 @@ func (l *loser) lose() string {
 		switch {
 		case strings.Contains(s.Message, "failed to get task pid"):
 			l.t.Logf("lost at try %d, given up after %v", l.tries, l.delay)
+			l.settle()
 			return s.Id
 		case strings.Contains(s.Message, "failed to create containerd task"):
 			l.delay += l.delay / 20
@@ -79,6 +81,24 @@ func (l *loser) lose() string {
 	}
 	l.t.Fatal("containerd loses no tasks any more: pkg/cri/lost.go can go")
 	return ""
+}
+
+// settle waits until no start is under way any more: those that were given up
+// at another bad moment take containerd many seconds, and keep the sandbox.
+func (l *loser) settle() {
+	l.t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; <-time.After(50 * time.Millisecond) {
+		all, err := l.Containers(l.t.Context(), "")
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		if !slices.ContainsFunc(all, func(c *runtimeapi.Container) bool { return c.State == runtimeapi.ContainerState_CONTAINER_CREATED }) {
+			return
+		}
+		if time.Now().After(deadline) {
+			l.t.Fatal("a start that was given up a minute ago is still under way")
+		}
+	}
 }
 
 // giveUp starts a new container, gives that up after the delay, and returns

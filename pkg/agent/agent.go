@@ -96,7 +96,11 @@ func (a *Agent) build(root string) (*parts, error) {
 	known := &objects.Store{Remote: a.joined()}
 	variables := env.Resolver{Objects: known, HostIPs: m.ips, Allocatable: m.allocatable}
 	tree := newTree(a.config, m.limit, a.log)
-	client, err := cri.Dial(runtimeOptions(a.config, root, m, tree))
+	options := runtimeOptions(a.config, root, m, tree)
+	if options.Images.Plugins, err = credentialPlugins(a.config, a.log); err != nil {
+		return nil, err
+	}
+	client, err := cri.Dial(options)
 	if err != nil {
 		return nil, err
 	}

@@ -53,22 +53,22 @@ func (a *Agent) join(m machine, runtime *cri.Client, known *objects.Store) (*clu
 	if c.client, err = kubernetes.NewForConfig(c.credentials.Config()); err != nil {
 		return nil, fmt.Errorf("client of the apiserver: %w", err)
 	}
-	c.pods = credentials.NewPodIdentity(c.client, a.config.Node.Name)
 	if c.events, err = a.events(c.credentials); err != nil {
 		return nil, err
 	}
+	c.status = status.New(status.Options{Client: c.client, Node: func() pod.Node { return c.loop.Node() }, Log: a.log})
 	if c.node, err = a.nodeReport(m, c, runtime); err != nil {
 		return nil, err
 	}
-	c.status = status.New(status.Options{Client: c.client, Node: func() pod.Node { return c.loop.Node() }, Log: a.log})
 	// With a rate of its own: a node that reads what its pods refer to must not
 	// keep a status waiting.
 	reader, err := kubernetes.NewForConfig(c.credentials.Config())
 	if err != nil {
 		return nil, fmt.Errorf("client for pods: %w", err)
 	}
+	c.pods = credentials.NewPodIdentity(reader, a.config.Node.Name)
 	c.source = source.NewAPI(source.APIOptions{Client: reader, NodeName: a.config.Node.Name, Ready: c.credentials.Ready(),
-		Seen: c.status.Seen, Gone: c.status.Gone, Log: a.log,
+		Seen: c.status.Seen, Gone: c.status.Gone, Missed: c.status.Unsure, Log: a.log,
 		Objects: known, Renew: func(changed map[objects.Key]bool) { c.loop.Renew(changed) }})
 	return c, nil
 }
@@ -102,20 +102,21 @@ func (a *Agent) events(c *credentials.Cluster) (*status.Events, error) {
 }
 
 // world is all who tell the apiserver of pods.
-type world []syncloop.World
+type world struct {
+	*status.Writer
+	events *status.Events
+}
 
 func (c *cluster) world() world { return world{c.status, c.events} }
 
 func (w world) Tell(p pod.Pod) {
-	for _, one := range w {
-		one.Tell(p)
-	}
+	w.Writer.Tell(p)
+	w.events.Tell(p)
 }
 
 func (w world) Forget(uid types.UID) {
-	for _, one := range w {
-		one.Forget(uid)
-	}
+	w.Writer.Forget(uid)
+	w.events.Forget(uid)
 }
 
 func (c *cluster) run(ctx context.Context, g *errgroup.Group) {

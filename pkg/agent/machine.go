@@ -70,9 +70,9 @@ func evictionReserve(hard map[string]string, capacity v1.ResourceList) map[strin
 		if !ok {
 			continue
 		}
-		var percent float64
+		var percent float32 // as the kubelet counts: to the byte, its Node says the same
 		if n, err := fmt.Sscanf(text, "%f%%", &percent); n == 1 && err == nil && text[len(text)-1] == '%' {
-			text = resource.NewQuantity(int64(percent/100*float64(quantity(capacity, name))), resource.BinarySI).String()
+			text = resource.NewQuantity(int64(float64(percent/100)*float64(quantity(capacity, name))), resource.BinarySI).String()
 		}
 		out[string(name)] = text
 	}

@@ -11,6 +11,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/version"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/component-helpers/nodedeclaredfeatures"
 	featuretypes "k8s.io/component-helpers/nodedeclaredfeatures/types"
 
@@ -27,15 +28,16 @@ var builtFeatures = []string{"InPlacePodLevelResourcesVerticalScaling", "Restart
 // nodeReport prepares the report of this node to its cluster.
 func (a *Agent) nodeReport(m machine, to *cluster, runtime *cri.Client) (*node.Reporter, error) {
 	c, k := a.config, &a.config.Kubelet
-	heartbeat, err := node.NewHeartbeat(to.credentials.Config())
+	heartbeat, err := kubernetes.NewForConfig(to.credentials.Heartbeat())
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("client for node lease and status: %w", err)
 	}
 	info, err := node.SystemInfo("/", config.GitVersion())
 	if err != nil {
 		return nil, err
 	}
 	settings := nodeSettings(c)
+	finder := node.Finder{Name: c.Node.Name, Configured: c.Node.IPs}
 	r := node.NewReporter(node.ReporterOptions{
 		Client: to.client, Heartbeat: heartbeat, Settings: settings,
 		Machine: node.Machine{Capacity: m.capacity, Allocatable: m.allocatable, Port: k.Port, Info: info, Features: declaredFeatures(c)},
@@ -47,7 +49,7 @@ func (a *Agent) nodeReport(m machine, to *cluster, runtime *cri.Client) (*node.R
 			if settings.External && len(c.Node.IPs) == 0 {
 				return []string{}, nil // its cloud knows them
 			}
-			return node.InternalIPs(ctx, c.Node.Name, c.Node.IPs)
+			return finder.Find(ctx)
 		},
 		Runtime: to.runtime.now, Images: runtime.Images, PodCIDR: runtime.SetPodCIDR,
 		Changed: to.tellNode, Events: to.events, Log: a.log,
@@ -79,6 +81,7 @@ func nodeToChoose(c *config.Config) ledger.Node {
 // tellNode tells by which labels and taints pods are let in. Without a Node the
 // last ones count.
 func (c *cluster) tellNode(n *v1.Node) {
+	c.status.Registered(n)
 	if n != nil {
 		c.loop.SetNode(n.Labels, n.Spec.Taints)
 	}

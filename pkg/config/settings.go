@@ -6,20 +6,19 @@ import (
 
 // The reasons why ignoring a setting does no harm, or does.
 const (
-	noServer     = "the API on port 10250 is not served"
-	noCluster    = "the node does not join a cluster"
-	noImageGC    = "unused images are not removed; watch the disk"
-	noRotation   = "container logs are not rotated; watch the disk"
-	noEviction   = "pods are not evicted under memory or disk pressure"
-	noCPUs       = "CPUs are not assigned to containers"
-	noNUMA       = "memory and devices are not aligned to NUMA nodes"
-	noShutdown   = "pods are not ended in order when the machine shuts down"
-	noEnforce    = "the system's own cgroups are not limited"
-	runtimeNet   = "the container runtime's network configuration decides"
-	noVolumes    = "these volumes are not built"
-	noMemoryQoS  = "memory protection and throttling by cgroup are not set"
-	noDeadKept   = "of each container the last one that ended is kept, others go at once"
-	noCredential = "private images cannot be pulled with it"
+	noServer    = "the API on port 10250 is not served"
+	noCluster   = "the node does not join a cluster"
+	noImageGC   = "unused images are not removed; watch the disk"
+	noRotation  = "container logs are not rotated; watch the disk"
+	noEviction  = "pods are not evicted under memory or disk pressure"
+	noCPUs      = "CPUs are not assigned to containers"
+	noNUMA      = "memory and devices are not aligned to NUMA nodes"
+	noShutdown  = "pods are not ended in order when the machine shuts down"
+	noEnforce   = "the system's own cgroups are not limited"
+	runtimeNet  = "the container runtime's network configuration decides"
+	noVolumes   = "these volumes are not built"
+	noMemoryQoS = "memory protection and throttling by cgroup are not set"
+	noDeadKept  = "of each container the last one that ended is kept, others go at once"
 )
 
 // fieldSettings says of every field of KubeletConfiguration whether it is
@@ -128,7 +127,7 @@ var fieldSettings = map[string]setting{
 	"volumePluginDir":                           {state: harmless, why: noVolumes},
 	"enableControllerAttachDetach":              {state: harmless, why: noVolumes},
 	"volumeStatsAggPeriod":                      {state: harmless, why: "usage of volumes is not measured"},
-	"configMapAndSecretChangeDetectionStrategy": {state: harmless, why: noCluster},
+	"configMapAndSecretChangeDetectionStrategy": {state: harmless, why: "what pods refer to is always watched", off: watches},
 
 	// The agent's own ports.
 	"healthzPort":                    {state: built},
@@ -155,8 +154,8 @@ var fieldSettings = map[string]setting{
 	"tracing":                        {state: harmless, why: "no traces are sent"},
 
 	// The cluster.
-	"rotateCertificates":        {state: harmless, why: noCluster},
-	"serverTLSBootstrap":        {state: harmless, why: noCluster},
+	"rotateCertificates":        {state: built},
+	"serverTLSBootstrap":        {state: harmless, why: noServer},
 	"registerNode":              {state: built},
 	"registerWithTaints":        {state: built},
 	"providerID":                {state: built},
@@ -166,24 +165,20 @@ var fieldSettings = map[string]setting{
 	"nodeStatusMaxImages":       {state: built},
 	"eventRecordQPS":            {state: built},
 	"eventBurst":                {state: built},
-	"contentType":               {state: harmless, why: noCluster},
-	"kubeAPIQPS":                {state: harmless, why: noCluster},
-	"kubeAPIBurst":              {state: harmless, why: noCluster},
+	"contentType":               {state: built},
+	"kubeAPIQPS":                {state: built},
+	"kubeAPIBurst":              {state: built},
 }
 
 // flagSettings says the same of the flags that stand for no field. Those that
 // are absent here are built.
 var flagSettings = map[string]setting{
-	"bootstrap-kubeconfig":                  {state: harmless, why: noCluster},
-	"cert-dir":                              {state: harmless, why: noServer},
 	"runtime-cgroups":                       {state: harmless, why: "usage of the container runtime is not measured"},
 	"lock-file":                             {state: unsafe, why: "the file is not locked"},
 	"exit-on-lock-contention":               {state: harmless, why: "the file is not locked"},
 	"minimum-container-ttl-duration":        {state: harmless, why: noDeadKept},
 	"maximum-dead-containers-per-container": {state: harmless, why: noDeadKept},
 	"maximum-dead-containers":               {state: harmless, why: noDeadKept},
-	"image-credential-provider-config":      {state: unsafe, why: noCredential},
-	"image-credential-provider-bin-dir":     {state: harmless, why: noCredential},
 }
 
 func neverVerify(k *kubeletv1beta1.KubeletConfiguration) bool {
@@ -198,6 +193,10 @@ func enforcesPodsOrLess(k *kubeletv1beta1.KubeletConfiguration) bool {
 		}
 	}
 	return true
+}
+
+func watches(k *kubeletv1beta1.KubeletConfiguration) bool {
+	return k.ConfigMapAndSecretChangeDetectionStrategy == kubeletv1beta1.WatchChangeDetectionStrategy
 }
 
 func hardOff(k *kubeletv1beta1.KubeletConfiguration) bool { return allOff(k.EvictionHard) }

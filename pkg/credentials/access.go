@@ -97,7 +97,7 @@ func newAccess(config *rest.Config, source []byte) (*access, error) {
 		return nil, err
 	}
 	a := &access{config: config, server: server}
-	if len(config.CertData) > 0 {
+	if config.CertFile != "" || len(config.CertData) > 0 {
 		if a.leaf, err = leafOf(config.CertData, config.KeyData); err != nil {
 			return nil, fmt.Errorf("client certificate %s: %w", config.CertFile, err)
 		}

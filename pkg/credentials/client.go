@@ -133,7 +133,7 @@ func (c *Cluster) order(s sight, now time.Time) order {
 	case s.expired(now) && rotate: // perhaps the clock is wrong
 		return ask(now, a)
 	case a.valid(now) && rotate && a.leaf.Subject.CommonName == o.template.Subject.CommonName:
-		return ask(renewal(a.leaf), a)
+		return ask(renewal(a.leaf, a.config.CertFile), a)
 	case a.valid(now) && rotate && boot == nil: // an admin's, say
 		return ask(now, a)
 	case a.valid(now) && rotate:

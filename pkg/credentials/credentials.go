@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -35,7 +36,7 @@ type Options struct {
 	Rotate      bool   // rotateCertificates: renew the client certificate before it expires
 	QPS         float32
 	Burst       int
-	ContentType string // of requests; "" means JSON
+	ContentType string // of requests; "" leaves it to client-go
 	Log         *slog.Logger
 }
 
@@ -60,6 +61,13 @@ type Cluster struct {
 // (behaviour row 1.19-1). It asks nobody. An error says that neither names a
 // server.
 func Open(o Options) (*Cluster, error) {
+	if o.Kubeconfig == "" {
+		return nil, errors.New("--bootstrap-kubeconfig needs --kubeconfig, the file that it leads to")
+	}
+	var err error
+	if o.CertDir, err = filepath.Abs(o.CertDir); err != nil { // links and the kubeconfig will name it
+		return nil, fmt.Errorf("find the folder of certificates (--cert-dir): %w", err)
+	}
 	if err := os.MkdirAll(o.CertDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder of certificates (--cert-dir): %w", err)
 	}

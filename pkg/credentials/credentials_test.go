@@ -3,10 +3,12 @@ package credentials
 import (
 	"context"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -262,4 +264,84 @@ func TestNotReady(t *testing.T) {
 		t.Errorf("the request that waited: %q", got)
 	}
 	<-c.Ready()
+}
+
+// path is a way to the server that can die without a word.
+type path struct {
+	net.Listener
+	to   string
+	dead atomic.Bool
+}
+
+func newPath(t *testing.T, to string) *path {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &path{Listener: l, to: to}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			from, err := l.Accept()
+			if err != nil {
+				return
+			}
+			t.Cleanup(func() { from.Close() })
+			to, err := net.Dial("tcp", p.to)
+			if err != nil {
+				return
+			}
+			go p.copy(to, from)
+			go p.copy(from, to)
+		}
+	}()
+	return p
+}
+
+// copy loses what comes while the path is dead; what came on it then is never
+// right again.
+func (p *path) copy(to, from net.Conn) {
+	defer to.Close()
+	lost := false
+	for buf := make([]byte, 16<<10); ; {
+		n, err := from.Read(buf)
+		if err != nil {
+			return
+		}
+		if lost = lost || p.dead.Load(); lost {
+			continue
+		}
+		if _, err := to.Write(buf[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// TestDeadPath: when the path has died silently, pings end what waits on it, and
+// new requests are made once it is back.
+func TestDeadPath(t *testing.T) {
+	b := newBed(t)
+	p := newPath(t, b.Listener.Addr().String())
+	b.URL = "https://" + p.Addr().String()
+	b.kubeconfig("etc/kubelet.conf", clientcmdapi.AuthInfo{Token: "node-token"})
+	c, err := Open(b.opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	me := client(t, c.clientConfig(c.open(pace{dial: 300 * time.Millisecond, quiet: 200 * time.Millisecond, pong: 200 * time.Millisecond})))
+	if _, err := whoami(t, me, b.URL); err != nil {
+		t.Fatal(err)
+	}
+	p.dead.Store(true)
+	began := time.Now()
+	if _, err := whoami(t, me, b.URL); err == nil || time.Since(began) > 5*time.Second {
+		t.Errorf("on the dead path, after %s: %v", time.Since(began), err)
+	}
+	if _, err := whoami(t, me, b.URL); err == nil {
+		t.Error("a request was answered on a dead path")
+	}
+	p.dead.Store(false)
+	if got, err := whoami(t, me, b.URL); err != nil || got != nodeUser {
+		t.Errorf("on the path that is back: %q, %v", got, err)
+	}
 }

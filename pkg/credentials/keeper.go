@@ -95,24 +95,33 @@ type request struct {
 	result chan error
 }
 
+// asking is what has become of asking so far.
+type asking struct {
+	running *request // nil while none runs
+	pause   *wait.Backoff
+	notNow  time.Time // the next not before
+}
+
+func (a *asking) result() <-chan error {
+	if a.running == nil {
+		return nil
+	}
+	return a.running.result
+}
+
 // Run looks and asks until ctx ends.
 func (k *keeper) Run(ctx context.Context) error {
 	w := newWatch(k.log, k.blind)
 	defer w.close()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	var (
-		running  *request
-		result   chan error // of running, else nil
-		pause    = newPause()
-		notNow   time.Time // ask again not before
-		settling bool      // files have changed, perhaps not for the last time
-	)
+	a := asking{pause: newPause()}
+	settling := false // files have changed, perhaps not for the last time
 	done := ctx.Done()
 	for {
 		select {
 		case <-done:
-			if running == nil {
+			if a.running == nil {
 				return ctx.Err()
 			}
 			done = nil // the request ends with ctx, and is awaited
@@ -124,13 +133,12 @@ func (k *keeper) Run(ctx context.Context) error {
 			}
 			continue
 		case <-w.errors(): // events were lost
-		case err := <-result:
-			if running.cancel(); ctx.Err() != nil {
+		case err := <-a.result():
+			if a.running.cancel(); ctx.Err() != nil {
 				return ctx.Err()
 			}
-			running, result = nil, nil
 			k.ended(err)
-			notNow = time.Now().Add(pause.Step())
+			a.running, a.notNow = nil, time.Now().Add(a.pause.Step())
 		case <-k.poke:
 		case <-timer.C:
 		}
@@ -140,24 +148,29 @@ func (k *keeper) Run(ctx context.Context) error {
 		if w.follow(o.files) {
 			o = k.look(now)
 		}
-		wait := every
-		switch until := o.at.Sub(now); {
-		case running != nil:
-			if o.at.IsZero() || until > 0 || !o.same(running.order) {
-				running.cancel()
-			}
-		case o.at.IsZero():
-		case until > 0:
-			pause = newPause()
-			wait = min(wait, until)
-		case now.Before(notNow):
-			wait = min(wait, notNow.Sub(now))
-		default:
-			running = k.begin(ctx, o)
-			result = running.result
-		}
-		timer.Reset(wait)
+		timer.Reset(k.act(ctx, &a, o, now))
 	}
+}
+
+// act asks if it is time to, ends a request for what is not wanted any more, and
+// says when to look again.
+func (k *keeper) act(ctx context.Context, a *asking, o order, now time.Time) time.Duration {
+	until := o.at.Sub(now)
+	switch {
+	case a.running != nil:
+		if o.at.IsZero() || until > 0 || !o.same(a.running.order) {
+			a.running.cancel()
+		}
+	case o.at.IsZero():
+	case until > 0:
+		a.pause = newPause()
+		return min(every, until)
+	case now.Before(a.notNow):
+		return min(every, a.notNow.Sub(now))
+	default:
+		a.running = k.begin(ctx, o)
+	}
+	return every
 }
 
 // newPause are the pauses after one request and before the next: those of a
@@ -178,7 +191,7 @@ func (k *keeper) ended(err error) {
 }
 
 func (k *keeper) begin(ctx context.Context, o order) *request {
-	ctx, cancel := context.WithTimeoutCause(ctx, approval, errors.New("not approved and issued for too long"))
+	ctx, cancel := context.WithTimeoutCause(ctx, approval, fmt.Errorf("gave up after %s, trying anew", approval))
 	r := &request{order: o, cancel: cancel, result: make(chan error, 1)}
 	go func() { r.result <- k.ask(ctx, o) }()
 	return r
@@ -218,7 +231,11 @@ func (k *keeper) ask(ctx context.Context, o order) error {
 	if err != nil {
 		return because(ctx, fmt.Errorf("wait for certificate request %s: %w", name, err))
 	}
-	if _, err := k.store.Update(certPEM, keyPEM); err != nil {
+	_, err = leafOf(certPEM, keyPEM) // the store would write it first
+	if err == nil {
+		_, err = k.store.Update(certPEM, keyPEM)
+	}
+	if err != nil {
 		return fmt.Errorf("store the certificate of request %s: %w", name, err)
 	}
 	return k.forget()
@@ -278,13 +295,18 @@ func requestName(public crypto.PublicKey, t *x509.CertificateRequest, usage cert
 	return "node-csr-" + base64.RawURLEncoding.EncodeToString(sum.Sum(nil))
 }
 
-// renewal is when a certificate is renewed: at 70 to 90 % of its life (behaviour
-// row 1.19-3), spread over the nodes, and the same whenever one looks.
-func renewal(leaf *x509.Certificate) time.Time {
+// renewal is when the certificate in a file is renewed: at 70 to 90 % of its
+// life (behaviour row 1.19-3), spread over the nodes, and the same whenever one
+// looks. Life begins when the file was written: the cluster's signer dates
+// certificates five minutes back, which may be more than all they have.
+func renewal(leaf *x509.Certificate, path string) time.Time {
+	began := leaf.NotBefore
+	if info, err := os.Stat(path); err == nil && info.ModTime().After(began) && info.ModTime().Before(leaf.NotAfter) {
+		began = info.ModTime()
+	}
 	sum := sha256.Sum256(leaf.Raw)
 	spread := float64(binary.BigEndian.Uint32(sum[:])) / math.MaxUint32
-	life := leaf.NotAfter.Sub(leaf.NotBefore)
-	return leaf.NotBefore.Add(time.Duration((0.7 + 0.2*spread) * float64(life)))
+	return began.Add(time.Duration((0.7 + 0.2*spread) * float64(leaf.NotAfter.Sub(began))))
 }
 
 // told remembers what was said, so that it is said once.

@@ -2,10 +2,7 @@ package credentials
 
 import (
 	"context"
-	"errors"
-	"time"
 
-	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 )
@@ -17,11 +14,14 @@ type PodIdentity struct {
 	nodeName string
 	tokens   tokens
 	bundles  *bundles
+
+	certificates podCertificates
 }
 
 // NewPodIdentity asks nobody yet.
 func NewPodIdentity(client kubernetes.Interface, nodeName string) *PodIdentity {
-	return &PodIdentity{client: client, nodeName: nodeName, tokens: tokens{held: map[tokenKey]token{}}, bundles: newBundles(client)}
+	return &PodIdentity{client: client, nodeName: nodeName, bundles: newBundles(client),
+		tokens: tokens{held: map[tokenKey]token{}}, certificates: podCertificates{held: map[certKey]podCertificate{}}}
 }
 
 // Run watches what pods trust, and calls renewed for those whose volumes are to
@@ -34,9 +34,5 @@ func (i *PodIdentity) Run(ctx context.Context, renewed func(types.UID)) error {
 func (i *PodIdentity) Forget(uid types.UID) {
 	i.tokens.forget(func(k tokenKey, _ token) bool { return k.pod == uid })
 	i.bundles.forget(uid)
-}
-
-// Certificate is not built yet.
-func (i *PodIdentity) Certificate(context.Context, *v1.Pod, string, int, *v1.PodCertificateProjection) (key, chain []byte, renew time.Time, err error) {
-	return nil, nil, renew, errors.New("certificates of pods are not built yet")
+	i.certificates.forget(uid)
 }

@@ -144,18 +144,20 @@ func anchorsOnly(o any) (any, error) {
 
 // known waits until the apiserver has said what there is, or could not be asked.
 func (w *bundleWatch) known(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, bundlePatience)
+	patience, cancel := context.WithTimeout(ctx, bundlePatience)
 	defer cancel()
 	synced := w.informer.HasSyncedChecker()
 	select {
 	case <-synced.Done():
 	case <-w.failing:
-	case <-ctx.Done():
+	case <-patience.Done():
 	}
 	if cache.IsDone(synced) {
 		return nil
 	}
 	switch err := w.failed.Load(); {
+	case ctx.Err() != nil:
+		return ctx.Err()
 	case err == nil:
 		return errors.New("the apiserver has not answered yet")
 	case apierrors.IsNotFound(*err):

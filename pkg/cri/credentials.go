@@ -1,6 +1,7 @@
 package cri
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -16,6 +17,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	credentialproviderv1 "k8s.io/kubelet/pkg/apis/credentialprovider/v1"
 )
 
 // dockerEntry is one registry's credentials in a docker config.
@@ -80,10 +82,10 @@ func hideSyntax(err error) error {
 }
 
 // credentials are those for the repository: of the pod's secrets, one after
-// another, then the node's, in each the most specific first (behaviour rows
-// 1.10-8, 1.10-9). The files are read at each pull: they are small, and a
-// changed password is to count at once.
-func (c *Client) credentials(repository string, secrets []*v1.Secret) ([]*runtimeapi.AuthConfig, error) {
+// another, then the node's, then those of plugins, in each the most specific
+// first (behaviour rows 1.10-8, 1.10-9, 1.10-10). The files are read at each
+// pull: they are small, and a changed password is to count at once.
+func (c *Client) credentials(ctx context.Context, repository string, secrets []*v1.Secret) ([]*runtimeapi.AuthConfig, error) {
 	var out []*runtimeapi.AuthConfig
 	for _, s := range secrets {
 		cfg, err := secretConfig(s)
@@ -92,7 +94,21 @@ func (c *Client) credentials(repository string, secrets []*v1.Secret) ([]*runtim
 		}
 		out = append(out, lookup(cfg, repository)...)
 	}
-	return append(out, lookup(nodeConfig(c.opts.Pods.RootDir), repository)...), nil
+	out = append(out, lookup(nodeConfig(c.opts.Pods.RootDir), repository)...)
+	for _, p := range c.opts.Images.Plugins {
+		if slices.ContainsFunc(p.Images(), func(pattern string) bool { return matches(pattern, repository) }) {
+			out = append(out, lookup(pluginConfig(p.Credentials(ctx, repository)), repository)...)
+		}
+	}
+	return out, nil
+}
+
+func pluginConfig(auth map[string]credentialproviderv1.AuthConfig) map[string]dockerEntry {
+	cfg := map[string]dockerEntry{}
+	for pattern, a := range auth {
+		cfg[pattern] = dockerEntry{Username: a.Username, Password: a.Password}
+	}
+	return cfg
 }
 
 // secretConfig is what a secret of either type of registry credentials holds;

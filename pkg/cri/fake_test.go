@@ -2,8 +2,10 @@ package cri
 
 import (
 	"context"
+	"maps"
 	"net"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -33,7 +35,8 @@ type fake struct {
 	fail       map[string]error
 	events     chan *runtimeapi.ContainerEventResponse
 	exec       *runtimeapi.ExecSyncRequest // the newest
-	tasks      []string                    // that containerd lost, in its own order
+	podCIDR    string
+	tasks      []string // that containerd lost, in its own order
 }
 
 // failure is the error that a call is to end with.
@@ -95,6 +98,19 @@ func (f *fake) Version(context.Context, *runtimeapi.VersionRequest) (*runtimeapi
 
 func (f *fake) Status(context.Context, *runtimeapi.StatusRequest) (*runtimeapi.StatusResponse, error) {
 	return &runtimeapi.StatusResponse{Status: &runtimeapi.RuntimeStatus{Conditions: f.conditions}, RuntimeHandlers: f.handlers, Features: f.features}, nil
+}
+
+func (f *fake) UpdateRuntimeConfig(_ context.Context, r *runtimeapi.UpdateRuntimeConfigRequest) (*runtimeapi.UpdateRuntimeConfigResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.podCIDR = r.RuntimeConfig.NetworkConfig.PodCidr
+	return &runtimeapi.UpdateRuntimeConfigResponse{}, nil
+}
+
+func (f *fake) ListImages(context.Context, *runtimeapi.ListImagesRequest) (*runtimeapi.ListImagesResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return &runtimeapi.ListImagesResponse{Images: slices.Collect(maps.Values(f.images))}, nil
 }
 
 func (f *fake) ListPodSandbox(_ context.Context, r *runtimeapi.ListPodSandboxRequest) (*runtimeapi.ListPodSandboxResponse, error) {

@@ -10,6 +10,7 @@ import (
 	"github.com/distribution/reference"
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	credentialproviderv1 "k8s.io/kubelet/pkg/apis/credentialprovider/v1"
 )
 
 // ImageOptions say how images are pulled.
@@ -21,6 +22,18 @@ type ImageOptions struct {
 	// bound. A pull beyond them waits for its turn (behaviour row 1.10-6).
 	QPS   float64
 	Burst int
+	// Plugins know credentials besides those of pull secrets and of the node's
+	// docker configs, and come after them (behaviour row 1.10-8).
+	Plugins []CredentialPlugin
+}
+
+// CredentialPlugin knows credentials of some registries.
+type CredentialPlugin interface {
+	// Images are the patterns of the images that it is to be asked about: hosts,
+	// maybe with port and path, each part of a host maybe a glob.
+	Images() []string
+	// Credentials are by such patterns too. It may take a minute.
+	Credentials(ctx context.Context, repository string) map[string]credentialproviderv1.AuthConfig
 }
 
 // imageName is what goes to the runtime, tag ":latest" added where there is
@@ -87,7 +100,7 @@ func (c *Client) pull(ctx context.Context, p *v1.Pod, k *v1.Container, secrets [
 		}
 	}
 	began := time.Now()
-	creds, err := c.credentials(repository, secrets)
+	creds, err := c.credentials(ctx, repository, secrets)
 	if err != nil {
 		return "", "", failed(ReasonPull, "pull image "+name, err)
 	}

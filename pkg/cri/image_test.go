@@ -18,6 +18,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	credentialproviderv1 "k8s.io/kubelet/pkg/apis/credentialprovider/v1"
 )
 
 func TestImageName(t *testing.T) {
@@ -319,7 +320,7 @@ func TestPullSecrets(t *testing.T) {
 	json := secret(v1.SecretTypeDockerConfigJson, v1.DockerConfigJsonKey, `{"auths":{"example.com":{"auth":"anNvbjpw"}}}`)
 	old := secret(v1.SecretTypeDockercfg, v1.DockerConfigKey, `{"example.com":{"username":"old","password":"p"},"else.com":{"username":"other"}}`)
 	opaque := secret(v1.SecretTypeOpaque, v1.DockerConfigJsonKey, `{"auths":{"example.com":{"username":"opaque"}}}`)
-	got, err := c.credentials("example.com/app", []*v1.Secret{json, old, opaque})
+	got, err := c.credentials(t.Context(), "example.com/app", []*v1.Secret{json, old, opaque})
 	var users []string
 	for _, a := range got {
 		users = append(users, a.Username)
@@ -328,8 +329,46 @@ func TestPullSecrets(t *testing.T) {
 		t.Errorf("credentials of %v, %v", users, err)
 	}
 	bad := secret(v1.SecretTypeDockerConfigJson, v1.DockerConfigJsonKey, `{"auths":{"example.com":{"auth":"hunter2!"}}}`)
-	if _, err := c.credentials("example.com/app", []*v1.Secret{bad}); err == nil || !strings.Contains(err.Error(), "ns/s") || strings.Contains(err.Error(), "hunter2") {
+	if _, err := c.credentials(t.Context(), "example.com/app", []*v1.Secret{bad}); err == nil || !strings.Contains(err.Error(), "ns/s") || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("a bad secret gives %v", err)
+	}
+}
+
+// askedPlugin is a plugin that remembers what it was asked.
+type askedPlugin struct {
+	images []string
+	auth   map[string]credentialproviderv1.AuthConfig
+	asked  []string
+}
+
+func (p *askedPlugin) Images() []string { return p.images }
+
+func (p *askedPlugin) Credentials(_ context.Context, repository string) map[string]credentialproviderv1.AuthConfig {
+	p.asked = append(p.asked, repository)
+	return p.auth
+}
+
+// TestPluginCredentials: plugins are asked about the images that are theirs, and
+// come last.
+func TestPluginCredentials(t *testing.T) {
+	mine := &askedPlugin{images: []string{"*.example.com", "example.com/app"}, auth: map[string]credentialproviderv1.AuthConfig{
+		"example.com": {Username: "host"}, "example.com/app": {Username: "app"}, "else.com": {Username: "else"}}}
+	other := &askedPlugin{images: []string{"*.example.com", "else.com"}, auth: mine.auth}
+	c := &Client{opts: Options{Pods: PodOptions{RootDir: t.TempDir()}, Images: ImageOptions{Plugins: []CredentialPlugin{other, mine}}}}
+	node := `{"auths":{"example.com":{"username":"node","password":"p"}}}`
+	if err := os.WriteFile(filepath.Join(c.opts.Pods.RootDir, "config.json"), []byte(node), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := c.credentials(t.Context(), "example.com/app", nil)
+	var users []string
+	for _, a := range got {
+		users = append(users, a.Username)
+	}
+	if err != nil || strings.Join(users, " ") != "node app host" {
+		t.Errorf("credentials of %v, %v", users, err)
+	}
+	if len(other.asked) > 0 || !slices.Equal(mine.asked, []string{"example.com/app"}) {
+		t.Errorf("asked: %q, %q", other.asked, mine.asked)
 	}
 }
 
@@ -366,4 +405,21 @@ func FuzzDockerConfig(f *testing.F) {
 			}
 		}
 	})
+}
+
+// All images with all names, digests first.
+func TestImages(t *testing.T) {
+	c := serve(t, &fake{version: "v2.1.0", images: map[string]*runtimeapi.Image{
+		"a": {Id: "sha256:a", RepoTags: []string{"a:1", "a:2"}, RepoDigests: []string{"a@sha256:1"}, Size: 7}}})
+	got, err := c.Images(t.Context())
+	if err != nil || len(got) != 1 || got[0].SizeBytes != 7 || !slices.Equal(got[0].Names, []string{"a@sha256:1", "a:1", "a:2"}) {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
+func TestSetPodCIDR(t *testing.T) {
+	f := &fake{version: "v2.1.0"}
+	if err := serve(t, f).SetPodCIDR(t.Context(), "10.1.0.0/24"); err != nil || f.podCIDR != "10.1.0.0/24" {
+		t.Errorf("the runtime knows %q, %v", f.podCIDR, err)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"time"
 )
 
 // Addresses are the node's own, at most one per family, the primary first: as
@@ -32,24 +33,31 @@ func Addresses(configured []net.IP) ([]string, error) {
 	return out, nil
 }
 
-// InternalIPs are the addresses at which a cluster finds this node, as a kubelet
-// chooses them (behaviour row 1.17-14): those configured, which must be this
-// machine's; else one, of the family asked for by 0.0.0.0 or ::, IPv4 if none is:
-// the name itself if it is an address, what the name stands for, or the address
-// that routes lead out from.
-func InternalIPs(ctx context.Context, name string, configured []net.IP) ([]string, error) {
+// Finder finds the addresses at which a cluster reaches this node, as a kubelet
+// chooses them (behaviour row 1.17-14).
+type Finder struct {
+	Name       string
+	Configured []net.IP // --node-ip; 0.0.0.0 or :: only asks for a family
+
+	named []net.IP // what the name stood for when it was last asked for
+}
+
+// lookupTime is how long the machine's resolver may take. A node must not wait
+// for a name server that is dead, or runs on it as a pod.
+const lookupTime = time.Second
+
+// Find says the addresses: those configured, which must be this machine's; else
+// one, of the family asked for, IPv4 if none is: the name itself if it is an
+// address, what the name stands for, or the address that routes lead out from.
+func (f *Finder) Find(ctx context.Context) ([]string, error) {
 	local, err := locals()
 	if err != nil {
 		return nil, err
 	}
 	ours := func(ip net.IP) bool { return slices.ContainsFunc(local, ip.Equal) }
-	four := true
-	if len(configured) > 0 {
-		four = configured[0].To4() != nil
-	}
-	if len(configured) > 0 && !configured[0].IsUnspecified() {
+	if len(f.Configured) > 0 && !f.Configured[0].IsUnspecified() {
 		var out []string
-		for _, ip := range configured {
+		for _, ip := range f.Configured {
 			if !ours(ip) {
 				return nil, fmt.Errorf("--node-ip %s is no address of this machine that others could reach", ip)
 			}
@@ -57,17 +65,17 @@ func InternalIPs(ctx context.Context, name string, configured []net.IP) ([]strin
 		}
 		return out, nil
 	}
-	if ip := net.ParseIP(name); ip != nil {
+	if ip := net.ParseIP(f.Name); ip != nil {
 		return []string{ip.String()}, nil
 	}
-	// A name that stands for nothing is usual.
-	found, _ := net.DefaultResolver.LookupIP(ctx, "ip", name)
-	found = slices.DeleteFunc(found, func(ip net.IP) bool { return !ours(ip) })
-	if i := slices.IndexFunc(found, func(ip net.IP) bool { return (ip.To4() != nil) == four }); i > 0 {
-		found = found[i:]
+	four := len(f.Configured) == 0 || f.Configured[0].To4() != nil
+	f.lookUp(ctx)
+	named := slices.DeleteFunc(slices.Clone(f.named), func(ip net.IP) bool { return !ours(ip) })
+	if i := slices.IndexFunc(named, func(ip net.IP) bool { return (ip.To4() != nil) == four }); i > 0 {
+		named = named[i:]
 	}
-	if len(found) > 0 {
-		return []string{found[0].String()}, nil
+	if len(named) > 0 {
+		return []string{named[0].String()}, nil
 	}
 	for _, four := range []bool{four, !four} {
 		if ip := pick(local, four); ip != nil {
@@ -75,6 +83,17 @@ func InternalIPs(ctx context.Context, name string, configured []net.IP) ([]strin
 		}
 	}
 	return nil, errors.New("this machine has no address but those of its loopback")
+}
+
+// lookUp asks what the name stands for. While nobody answers, it is what it was.
+func (f *Finder) lookUp(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, lookupTime)
+	defer cancel()
+	found, err := net.DefaultResolver.LookupIP(ctx, "ip", f.Name)
+	var unknown *net.DNSError
+	if err == nil || errors.As(err, &unknown) && unknown.IsNotFound {
+		f.named = found
+	}
 }
 
 // locals are this machine's addresses that others could reach.

@@ -18,8 +18,8 @@ import (
 type ReporterOptions struct {
 	// Client registers the node and watches its object.
 	Client kubernetes.Interface
-	// Heartbeat writes lease and status, over connections of its own: see
-	// NewHeartbeat.
+	// Heartbeat writes lease and status, over connections of its own that
+	// notice when their path has died.
 	Heartbeat kubernetes.Interface
 
 	Settings Settings
@@ -66,10 +66,9 @@ type Reporter struct {
 	listed bool     // the apiserver has said whether there is one
 	slow   slowFacts
 
-	look    chan struct{} // a token asks the status to be looked at
-	renew   chan struct{} // a token asks the lease to be looked at
-	assign  chan struct{} // a token asks the podCIDR to be looked at
-	started chan struct{} // closed when the slow facts were first looked for
+	look   chan struct{} // a token asks the status to be looked at
+	renew  chan struct{} // a token asks the lease to be looked at
+	assign chan struct{} // a token asks the podCIDR to be looked at
 
 	// Owned by report.
 	written       time.Time     // when the status was last written; zero: not yet
@@ -82,6 +81,7 @@ type Reporter struct {
 
 // slowFacts are those that nobody tells of.
 type slowFacts struct {
+	sought    bool // addresses were looked for
 	addresses []string
 	images    []v1.ContainerImage
 }
@@ -89,7 +89,7 @@ type slowFacts struct {
 // NewReporter makes a Reporter; Run starts it.
 func NewReporter(o ReporterOptions) *Reporter {
 	token := func() chan struct{} { return make(chan struct{}, 1) }
-	return &Reporter{ReporterOptions: o, look: token(), renew: token(), assign: token(), started: make(chan struct{})}
+	return &Reporter{ReporterOptions: o, look: token(), renew: token(), assign: token()}
 }
 
 // Run registers the node and reports it until ctx ends.
@@ -147,11 +147,6 @@ func (r *Reporter) take(n *v1.Node) {
 
 // report writes the status when it changed, and from time to time when not.
 func (r *Reporter) report(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-r.started:
-	}
 	trouble := trouble{log: r.Log, what: "node is not registered, or its status not written"}
 	due := time.NewTimer(0)
 	defer due.Stop()
@@ -178,41 +173,39 @@ func (r *Reporter) report(ctx context.Context) error {
 func (r *Reporter) keepSlowFacts(ctx context.Context) error {
 	addresses := trouble{log: r.Log, what: "addresses of this node are not known; those in its status stay"}
 	images := trouble{log: r.Log, what: "images on this node are not known; those in its status stay"}
-	first := sync.OnceFunc(func() { close(r.started) })
 	for {
-		bounded, cancel := context.WithTimeout(ctx, r.Cadence.Update)
-		if found, err := r.Addresses(bounded); err != nil {
+		if found, err := limited(ctx, r.Addresses); err != nil {
 			addresses.failed(ctx, err)
 		} else {
 			addresses.over()
-			r.learn(slowFacts{addresses: found, images: r.slowFacts().images})
+			r.learn(func(s *slowFacts) { s.addresses = found })
 		}
-		first()
-		if found, err := r.Images(bounded); err == nil {
+		r.learn(func(s *slowFacts) { s.sought = true })
+		if found, err := limited(ctx, r.Images); err == nil {
 			images.over()
-			r.learn(slowFacts{addresses: r.slowFacts().addresses, images: shownImages(found, r.Settings.MaxImages)})
+			r.learn(func(s *slowFacts) { s.images = shownImages(found, r.Settings.MaxImages) })
 		} else if r.Runtime().Error == "" { // else it is told already
 			images.failed(ctx, err)
 		}
-		cancel()
 		if err := pause(ctx, jittered(r.Cadence.Update)); err != nil {
 			return err
 		}
 	}
 }
 
-func (r *Reporter) slowFacts() slowFacts {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.slow
+// limited asks for what must not hang for long.
+func limited[T any](ctx context.Context, ask func(context.Context) (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*callTimeout)
+	defer cancel()
+	return ask(ctx)
 }
 
 // learn has the status looked at if the facts are news.
-func (r *Reporter) learn(s slowFacts) {
+func (r *Reporter) learn(change func(*slowFacts)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !reflect.DeepEqual(r.slow, s) {
-		r.slow = s
+	before := r.slow
+	if change(&r.slow); !reflect.DeepEqual(r.slow, before) {
 		signal(r.look)
 	}
 }

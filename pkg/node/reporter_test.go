@@ -302,3 +302,165 @@ func TestQuiet(t *testing.T) {
 		}
 	})
 }
+
+// A runtime that restarts leaves the node Ready; one that stays away does not.
+func TestRuntimeDown(t *testing.T) {
+	inWorld(t, nil, nil, func(w *world) {
+		before := w.written()
+		down := up()
+		down.Error, down.Since = "connection refused", time.Now()
+		w.runtimeIs(down)
+		w.pass(29 * time.Second)
+		w.expect("ready after 29 s", w.ready(), isReadyNow)
+		w.expect("writes", w.written()-before, 0)
+		w.pass(2 * time.Second)
+		w.expect("ready after 31 s", w.ready(), "False KubeletNotReady: container runtime is down")
+		w.runtimeIs(up())
+		w.expect("ready when it is back", w.ready(), isReadyNow)
+	})
+}
+
+// A Node that is deleted while the agent runs is made again, and so is its lease.
+func TestDeletedNode(t *testing.T) {
+	inWorld(t, nil, nil, func(w *world) {
+		if err := w.api.CoreV1().Nodes().Delete(t.Context(), "n1", metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		w.pass(time.Second)
+		n := w.node()
+		if n == nil {
+			t.Fatal("it is not back")
+		}
+		w.expect("uid", n.UID, "uid2")
+		w.expect("ready", w.ready(), isReadyNow)
+		w.expect("lease's owner", w.lease().OwnerReferences[0].UID, "uid2")
+		gone := false
+		for _, n := range w.news {
+			gone = gone || n == nil
+		}
+		if !gone {
+			t.Error("nobody was told that the Node was gone")
+		}
+	})
+}
+
+// Without registerNode no Node is made, and one that somebody made is reported,
+// with its labels left alone.
+func TestRegisterFalse(t *testing.T) {
+	inWorld(t, nil, func(_ *world, o *ReporterOptions) { o.Settings.Register = false }, func(w *world) {
+		w.pass(time.Minute)
+		if w.node() != nil || w.lease() != nil {
+			t.Fatal("a Node or a lease was made")
+		}
+		made := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", Labels: map[string]string{v1.LabelHostname: "other"}}}
+		if _, err := w.api.CoreV1().Nodes().Create(t.Context(), made, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		w.pass(time.Second)
+		w.expect("ready", w.ready(), isReadyNow)
+		w.expect("host name", w.node().Labels[v1.LabelHostname], "other")
+		if w.lease() == nil {
+			t.Error("no lease")
+		}
+	})
+}
+
+// A node that restarts says nothing wrong before its runtime was asked, and once
+// that it was rebooted.
+func TestReboot(t *testing.T) {
+	old := newNode(facts(), time.Now())
+	old.UID, old.Status.NodeInfo.BootID = "u", "boot0"
+	inWorld(t, []runtime.Object{old}, func(w *world, _ *ReporterOptions) {
+		w.state = RuntimeState{Error: RuntimeUnknown, Since: time.Now()}
+	}, func(w *world) {
+		w.expect("ready", w.ready(), isReadyNow)
+		w.expect("events", w.told(), "[Normal Starting Starting kubelet. Warning Rebooted Node n1 has been rebooted, boot id: boot1]")
+		w.change(func(n *v1.Node) { n.Status.NodeInfo.BootID = "boot0" })
+		w.expect("boot ID", w.node().Status.NodeInfo.BootID, "boot1")
+		w.expect("events", w.told(), "[]")
+	})
+}
+
+// Cordoning is told.
+func TestSchedulable(t *testing.T) {
+	inWorld(t, nil, nil, func(w *world) {
+		w.told()
+		w.change(func(n *v1.Node) { n.Spec.Unschedulable = true })
+		w.expect("cordoned", w.told(), "[Normal NodeNotSchedulable Node n1 status is now: NodeNotSchedulable]")
+		w.change(func(n *v1.Node) { n.Spec.Unschedulable = false })
+		w.expect("uncordoned", w.told(), "[Normal NodeSchedulable Node n1 status is now: NodeSchedulable]")
+	})
+}
+
+// The runtime is told the addresses of pods until it took them, and every runtime
+// that comes after it.
+func TestPodCIDR(t *testing.T) {
+	inWorld(t, nil, func(w *world, _ *ReporterOptions) { w.refuse = errors.New("not now") }, func(w *world) {
+		told := func() []string { w.mu.Lock(); defer w.mu.Unlock(); return w.cidrs }
+		w.change(func(n *v1.Node) { n.Spec.PodCIDRs = []string{"10.1.0.0/24", "fd00::/64"} })
+		w.pass(time.Minute)
+		w.expect("told", told(), "[]")
+		w.mu.Lock()
+		w.refuse = nil
+		w.mu.Unlock()
+		w.pass(lastRetry)
+		w.expect("told", told(), "[10.1.0.0/24,fd00::/64]")
+		w.pass(10 * time.Minute)
+		w.expect("told while nothing changes", told(), "[10.1.0.0/24,fd00::/64]")
+		next := up()
+		next.Session = 2
+		w.runtimeIs(next)
+		w.expect("told another runtime", told(), "[10.1.0.0/24,fd00::/64 10.1.0.0/24,fd00::/64]")
+	})
+}
+
+// Images and addresses are looked at each 10 s, and written when they changed.
+func TestSlowFacts(t *testing.T) {
+	inWorld(t, nil, nil, func(w *world) {
+		w.mu.Lock()
+		w.images = []v1.ContainerImage{{Names: []string{"a"}, SizeBytes: 1}, {Names: []string{"b"}, SizeBytes: 2}}
+		w.mu.Unlock()
+		before := w.written()
+		w.pass(11 * time.Second)
+		w.expect("images", w.node().Status.Images, []v1.ContainerImage{{Names: []string{"b"}, SizeBytes: 2}, {Names: []string{"a"}, SizeBytes: 1}})
+		w.pass(time.Minute)
+		w.expect("writes", w.written()-before, 1)
+	})
+}
+
+// What others write over the node's own is set right; what is theirs stays.
+func TestOthersWrite(t *testing.T) {
+	inWorld(t, nil, nil, func(w *world) {
+		w.change(func(n *v1.Node) {
+			n.Status.Conditions = append(n.Status.Conditions, v1.NodeCondition{Type: "NetworkUnavailable", Status: v1.ConditionFalse})
+			for i := range n.Status.Conditions {
+				if n.Status.Conditions[i].Type == v1.NodeReady {
+					n.Status.Conditions[i].Status, n.Status.Conditions[i].Reason = v1.ConditionUnknown, "NodeStatusUnknown"
+				}
+			}
+			n.Status.VolumesInUse = []v1.UniqueVolumeName{"v"}
+		})
+		w.expect("ready", w.ready(), isReadyNow)
+		n := w.node()
+		w.expect("conditions", len(n.Status.Conditions), 5)
+		w.expect("volumes", n.Status.VolumesInUse, "[v]")
+	})
+}
+
+// A write that fails is tried again, from the newest object.
+func TestWriteRetries(t *testing.T) {
+	inWorld(t, nil, nil, func(w *world) {
+		w.refuseWrites(apierrors.NewConflict(v1.Resource("nodes"), "n1", errors.New("changed")))
+		s := up()
+		s.Network = "no"
+		w.runtimeIs(s)
+		w.pass(time.Minute)
+		w.expect("ready", w.ready(), isReadyNow)
+		if tries := w.written(); tries < 10 || tries > 30 {
+			t.Errorf("%d tries in a minute", tries)
+		}
+		w.refuseWrites(nil)
+		w.pass(lastRetry)
+		w.expect("ready", w.ready(), "False KubeletNotReady: container runtime network not ready: no")
+	})
+}

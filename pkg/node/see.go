@@ -31,7 +31,7 @@ func (r *Reporter) see(ctx context.Context) (time.Duration, error) {
 	r.mu.Unlock()
 	f := Facts{Settings: r.Settings, Machine: r.Machine, Runtime: r.Runtime(), Addresses: slow.addresses, Images: slow.images}
 	if old == nil {
-		if !listed || !r.Settings.Register {
+		if !listed || !slow.sought || !r.Settings.Register {
 			return never, nil
 		}
 		return r.create(ctx, newNode(f, time.Now()))

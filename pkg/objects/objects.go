@@ -33,6 +33,9 @@ type Key struct {
 
 // String is the name for people, as in ConfigMap default/settings.
 func (k Key) String() string {
+	if k.Name == "" {
+		return "every " + k.Kind + " of " + k.Namespace
+	}
 	if k.Namespace == "" {
 		return k.Kind + " " + k.Name
 	}

@@ -35,6 +35,25 @@ func (p *Pod) obey(w Wanted) {
 // may be deleted from its apiserver (behaviour row T1).
 func (p Pod) Reclaimed() bool { return p.Stop != nil && IsTerminal(p.Phase) && p.Setup.Released }
 
+// MayRunAgain says whether a container of the pod that ended with that code may
+// come back to life: to be told as one that waits or runs (behaviour row T10).
+// It mirrors what an apiserver lets pass.
+func MayRunAgain(spec *v1.Pod, container string, exitCode int32) bool {
+	if spec.Spec.RestartPolicy == v1.RestartPolicyAlways {
+		return true
+	}
+	m, ok := find(spec, container)
+	if !ok {
+		return false
+	}
+	all := slices.ContainsFunc(lasting(spec), func(m member) bool {
+		return slices.ContainsFunc(m.RestartPolicyRules, func(r v1.ContainerRestartRule) bool {
+			return r.Action == v1.ContainerRestartRuleActionRestartAllContainers
+		})
+	})
+	return all || m.role == sidecar || restartable(spec, m, exitCode)
+}
+
 // OfflineAnnotation, with the value "true", says that the pod may be started
 // after a reboot though its apiserver cannot be asked.
 const OfflineAnnotation = "nodeagent.dev/offline-start"

@@ -27,6 +27,9 @@ func New(w Wanted, view View, r *Record) Pod {
 		}
 	}
 	p = p.see(view, w.At)
+	if w.Told != nil {
+		p.recall(w.Told)
+	}
 	if w.Allocated != nil && (r == nil || w.Allocated.On(p.Spec) != p.Spec) {
 		p.takeOver(w)
 	}

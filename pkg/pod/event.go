@@ -19,6 +19,9 @@ type Wanted struct {
 	// Allocated and Actuated are what another agent granted and gave to the pod,
 	// which runs; nil if none did. A record that says otherwise is older.
 	Allocated, Actuated *Resources
+	// Told is what an apiserver was told of the containers of a pod that is new
+	// here, nil if nothing: see Told.
+	Told *v1.PodStatus
 }
 
 // Ended says that the pod is to stop: its source dropped it, its deletion was

@@ -220,6 +220,10 @@ func Priority(spec *v1.Pod) int32 {
 // (behaviour row 1.1-6).
 const SourceAnnotation = "kubernetes.io/config.source"
 
+// HashAnnotation says of a static pod what its definition was: another one is
+// another pod (behaviour row 1.1-6).
+const HashAnnotation = "kubernetes.io/config.hash"
+
 // IsStatic says whether the pod came from a file or a URL.
 func IsStatic(spec *v1.Pod) bool {
 	s := spec.Annotations[SourceAnnotation]

@@ -32,6 +32,9 @@ type APIOptions struct {
 	Seen func(*v1.Pod)
 	// Gone gets the last copy of a pod that the apiserver has no more.
 	Gone func(*v1.Pod)
+	// Missed, if set, is called when news of pods may have been missed: what is known of
+	// them may be old until Seen says more.
+	Missed func()
 	// Objects is where what pods refer to is kept.
 	Objects *objects.Store
 	// Renew tells the pods concerned that objects came, went or changed. It
@@ -80,9 +83,9 @@ func (s *apiSource) Run(ctx context.Context, out chan<- Update) error {
 	}
 	s.refs = &references{client: s.Client, known: s.Objects, renew: s.Renew, answered: s.wake,
 		pods: map[types.UID][]objects.Key{}, watches: map[objects.Key]*objectWatch{}}
-	contact := contact{log: s.Log}
+	contact := contact{log: s.Log, missed: s.Missed}
 	watched := reflection{ListWatch: s.selection(), example: &v1.Pod{}, store: &bound{s: s, ctx: ctx},
-		least: 50 * time.Millisecond, most: 2 * time.Second, asked: contact.note}
+		least: 50 * time.Millisecond, most: time.Second, asked: contact.note}
 	var work sync.WaitGroup
 	work.Go(func() { watched.run(ctx) })
 	err := s.send(ctx, out)
@@ -146,23 +149,25 @@ func (s *apiSource) look(now time.Time) (u Update, news bool, next time.Time) {
 		next = sooner(next, e.until)
 	}
 	next = sooner(next, s.refs.sweep(now))
-	early := s.opens.IsZero() || len(s.waiting) > 0 && now.Before(s.opens)
-	if !s.sent && early || s.sent && !s.news {
-		return u, false, next
+	early := !s.sent && (s.opens.IsZero() || len(s.waiting) > 0 && now.Before(s.opens))
+	if early || s.sent && !s.news {
+		return u, false, sooner(next, s.opens)
 	}
-	s.sent, s.news = true, false
+	s.sent, s.news, s.opens = true, false, time.Time{}
 	return s.list(), true, next
 }
 
 // contact says once when the apiserver does not answer, and once when it does.
 // Only one request at a time ends in note.
 type contact struct {
-	log  *slog.Logger
-	lost bool
+	log    *slog.Logger
+	missed func()
+	lost   bool
 }
 
 func (c *contact) note(err error) {
 	if apierrors.IsInvalid(err) || apierrors.IsResourceExpired(err) || apierrors.IsGone(err) {
+		c.tellMissed()
 		return // it is to be asked in another way
 	}
 	switch {
@@ -170,6 +175,13 @@ func (c *contact) note(err error) {
 		c.log.Warn("the apiserver does not give this node's pods; they go on as they are", "error", err)
 	case err == nil && c.lost:
 		c.log.Info("the apiserver gives this node's pods again")
+		c.tellMissed()
 	}
 	c.lost = err != nil
+}
+
+func (c *contact) tellMissed() {
+	if c.missed != nil {
+		c.missed()
+	}
 }

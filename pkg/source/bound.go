@@ -28,6 +28,8 @@ type boundPod struct {
 	problem    error     // why the newest copy cannot be run
 	until      time.Time // held back no longer than that
 	place      int       // in the order of arrival
+	// containers are as the apiserver had them when the pod was first seen.
+	containers *v1.PodStatus
 }
 
 // bound takes in what the apiserver has; it is the store of the reflector over
@@ -37,9 +39,15 @@ type bound struct {
 	ctx context.Context // of the watches that it begins
 }
 
-func (b *bound) Add(o any) error    { return b.Update(o) }
-func (b *bound) Resync() error      { return nil }
-func (b *bound) Update(o any) error { b.take(o.(*v1.Pod)); b.s.wake(); return nil }
+func (b *bound) Add(o any) error { return b.Update(o) }
+func (b *bound) Resync() error   { return nil }
+
+func (b *bound) Update(o any) error {
+	if b.take(o.(*v1.Pod)) {
+		b.s.wake()
+	}
+	return nil
+}
 
 func (b *bound) Delete(o any) error {
 	b.drop(o.(*v1.Pod).UID)
@@ -66,7 +74,7 @@ func (b *bound) Replace(all []any, _ string) error {
 		b.take(o.(*v1.Pod))
 	}
 	b.s.mu.Lock()
-	if b.s.opens.IsZero() {
+	if !b.s.sent && b.s.opens.IsZero() {
 		b.s.opens = time.Now().Add(patience)
 	}
 	b.s.mu.Unlock()
@@ -82,13 +90,15 @@ func (b *bound) Transformer() cache.TransformFunc {
 	}
 }
 
-// take takes in a newer copy, which nobody else has yet.
-func (b *bound) take(p *v1.Pod) {
+// take takes in a newer copy, which nobody else has yet, and says whether it
+// is news.
+func (b *bound) take(p *v1.Pod) (news bool) {
 	p.ManagedFields = nil
 	b.s.mu.Lock()
-	b.s.enter(b.ctx, p, time.Now())
+	news = b.s.enter(b.ctx, p, time.Now())
 	b.s.mu.Unlock()
 	b.s.Seen(p)
+	return news
 }
 
 func (b *bound) drop(uid types.UID) {
@@ -102,32 +112,39 @@ func (b *bound) drop(uid types.UID) {
 	b.s.Gone(e.seen)
 }
 
-// enter notes what is new about a pod. The caller holds mu.
-func (s *apiSource) enter(ctx context.Context, p *v1.Pod, now time.Time) {
+// enter takes in a newer copy of a pod, and says whether it is news to anybody
+// but pkg/status. The caller holds mu.
+func (s *apiSource) enter(ctx context.Context, p *v1.Pod, now time.Time) (news bool) {
 	e := s.pods[p.UID]
 	if e == nil {
 		s.arrived++
-		e = &boundPod{place: s.arrived}
+		e = &boundPod{place: s.arrived, containers: pod.Told(p.Status)}
 		s.pods[p.UID] = e
 	} else if same := share(e.seen, p); same {
 		e.seen = p
-		return
+		return false
 	}
 	e.seen = p
+	if e.problem = s.check(p); e.problem != nil {
+		s.news = true // what was told of it before stays
+		s.Log.Error("pod of the apiserver cannot be run", "pod", p.Namespace+"/"+p.Name, "uid", p.UID, "problem", e.problem)
+		return true
+	}
 	if pod.IsTerminal(p.Status.Phase) {
 		s.refs.release(p.UID, now) // nothing of it begins any more
 	} else {
 		s.refs.hold(ctx, p, now)
 	}
-	if IsMirror(p) {
-		return // what the static pod refers to is watched for it
+	if !IsMirror(p) { // of which only what it refers to is wanted, for the static pod
+		s.wish(e, now)
 	}
-	if e.problem = s.check(p); e.problem != nil {
-		s.news = true // what was told of it before stays
-		s.Log.Error("pod of the apiserver cannot be run", "pod", p.Namespace+"/"+p.Name, "uid", p.UID, "problem", e.problem)
-		return
-	}
-	seen := now.Format(time.RFC3339Nano)
+	return true
+}
+
+// wish has the pod be wanted as its newest copy says, at once or once what it
+// refers to is known.
+func (s *apiSource) wish(e *boundPod, now time.Time) {
+	p, seen := e.seen, now.Format(time.RFC3339Nano)
 	if e.wish != nil {
 		seen = e.wish.Annotations[annotationSeen]
 	}
@@ -159,7 +176,7 @@ func (s *apiSource) list() Update {
 	u := Update{Source: APIName}
 	for _, e := range slices.SortedFunc(maps.Values(s.pods), func(a, b *boundPod) int { return a.place - b.place }) {
 		if e.told != nil {
-			u.Pods = append(u.Pods, Desired{Pod: e.told, Origin: APIName})
+			u.Pods = append(u.Pods, Desired{Pod: e.told, Origin: APIName, Told: e.containers})
 		}
 		if e.problem != nil {
 			u.Problems = append(u.Problems, Problem{Origin: APIName, Pod: e.seen.Namespace + "/" + e.seen.Name,
@@ -199,7 +216,9 @@ func (s *apiSource) check(p *v1.Pod) error {
 // equal, and says whether nothing differs that anybody can wish.
 func share(old, p *v1.Pod) bool {
 	same := sharedMeta(&old.ObjectMeta, &p.ObjectMeta)
-	if equality.Semantic.DeepEqual(&old.Spec, &p.Spec) {
+	// An apiserver counts the specs of a pod, from 1 on.
+	counted := p.Generation > 0 && p.Generation == old.Generation
+	if counted || equality.Semantic.DeepEqual(&old.Spec, &p.Spec) {
 		p.Spec = old.Spec
 	} else {
 		same = false

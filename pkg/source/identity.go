@@ -20,7 +20,7 @@ import (
 const (
 	annotationSource = pod.SourceAnnotation
 	annotationSeen   = "kubernetes.io/config.seen"
-	annotationHash   = "kubernetes.io/config.hash"
+	annotationHash   = pod.HashAnnotation
 )
 
 // place is where a manifest was read and for which node: what a pod's identity

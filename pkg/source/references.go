@@ -127,7 +127,7 @@ func (r *references) watch(ctx context.Context, k objects.Key) *objectWatch {
 	list, example := r.selection(k)
 	in := &replica{objects: map[string]objects.Object{}, tell: func(found []objects.Object) { r.tell(k, w, found) }}
 	watched := reflection{ListWatch: list, example: example, store: in,
-		least: 20 * time.Millisecond, most: 10 * time.Second, watchFor: 30 * time.Minute,
+		least: 20 * time.Millisecond, most: 3 * time.Second, watchFor: 30 * time.Minute,
 		asked: func(err error) {
 			if err != nil {
 				w.question.Fail(reason(err))
@@ -135,9 +135,25 @@ func (r *references) watch(ctx context.Context, k objects.Key) *objectWatch {
 		}}
 	r.work.Go(func() {
 		defer end()
+		if k.Kind == objects.ConfigMap || k.Kind == objects.Secret {
+			pause(ctx, graphLag)
+		}
 		watched.run(ctx)
 	})
 	return w
+}
+
+// graphLag is how long the node authorizer is given to learn of a pod that the
+// node knows already, from a watch like the node's. Asked earlier it refuses.
+const graphLag = 20 * time.Millisecond
+
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
 }
 
 // selection is how the apiserver is asked.

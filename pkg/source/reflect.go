@@ -2,6 +2,8 @@ package source
 
 import (
 	"context"
+	"errors"
+	"reflect"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -47,9 +49,15 @@ func (r *reflection) ListWithContext(ctx context.Context, o metav1.ListOptions) 
 
 func (r *reflection) WatchWithContext(ctx context.Context, o metav1.ListOptions) (apiwatch.Interface, error) {
 	w, err := r.ListWatch.WatchWithContext(ctx, o)
+	if err == nil && reflect.TypeOf(w) == noAnswer {
+		w, err = nil, errors.New("the connection ended without an answer")
+	}
 	r.note(ctx, err)
 	return w, err
 }
+
+// noAnswer is what the client gives in the place of some errors.
+var noAnswer = reflect.TypeOf(apiwatch.NewEmptyWatch())
 
 func (r *reflection) note(ctx context.Context, err error) {
 	if ctx.Err() == nil {

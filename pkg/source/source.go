@@ -1,8 +1,9 @@
-// Package source says which pods this node is to run, as far as an apiserver
-// isn't asked: those in a folder or file, and those behind a URL. It decodes
-// strictly, applies the defaults that an apiserver would have applied, gives
-// each pod its static identity, validates it, and says what is wrong in terms
-// of origin and field. Merge joins what the sources say.
+// Package source says which pods this node is to run: those that an apiserver
+// has bound to it, with what they refer to, those in a folder or file, and those
+// behind a URL. The latter it decodes strictly, applies the defaults that an
+// apiserver would have applied, gives each pod its static identity, validates
+// it, and says what is wrong in terms of origin and field. Merge joins what the
+// sources say.
 //
 // A source never takes away what it can't read: while a file is broken or a
 // URL doesn't answer, what it gave before stays wanted.
@@ -27,13 +28,16 @@ const (
 type Desired struct {
 	// Pod is shared with every later Update and must not be altered.
 	Pod *v1.Pod
-	// Origin is the path of the file or the URL that the pod came from.
+	// Origin is the path of the file or the URL that the pod came from, or APIName.
 	Origin string
+	// Told is what the apiserver said of the pod's containers when it was first
+	// seen: see pod.Told.
+	Told *v1.PodStatus
 }
 
 // Update is all that one source wants at a moment: never a difference.
 type Update struct {
-	Source string // FileName or HTTPName
+	Source string // APIName, FileName or HTTPName
 	// Pods are in the order of the source: by file name, then by place.
 	Pods []Desired
 	// Objects are what pods may refer to, in the order of the source.

@@ -114,4 +114,7 @@ type World interface {
 	Tell(p pod.Pod)
 	// Forget says that nothing is left of the pod.
 	Forget(uid types.UID)
+	// Synced says that every source has told all that it wants, and gives the
+	// names of the static pods among it; it is called once.
+	Synced(static []types.NamespacedName)
 }

@@ -263,15 +263,7 @@ func (a *actor) settle(ctx context.Context, p pod.Pod, done *pod.Done) error {
 	case pod.Actuate:
 		return a.actuate(ctx, p)
 	case pod.Mount:
-		mounts, renew, err := l.Volumes.Mount(ctx, p.Spec)
-		if err != nil && mounts == nil {
-			return err // what was mounted before is still what containers get
-		}
-		done.Usable, done.Renew = true, renew
-		a.mu.Lock()
-		a.mounts = mounts
-		a.mu.Unlock()
-		return err
+		return a.mount(ctx, p.Spec, done)
 	case pod.Observe:
 		view, err := l.Runtime.View(ctx, p.UID())
 		done.View = &view

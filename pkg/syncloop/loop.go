@@ -95,6 +95,7 @@ type Loop struct {
 	ended   map[types.UID]bool      // told to end
 	spared  map[types.UID]bool      // orphans left alone, and told of
 	swept   bool                    // orphans were looked for
+	synced  bool                    // the world was told of it
 	alone   bool                    // the apiserver was waited for long enough
 	work    sync.WaitGroup
 }
@@ -306,12 +307,30 @@ func (l *Loop) reconcile(ctx context.Context) {
 		l.swept = true
 		l.sweep(ctx, wanted)
 	}
+	l.tellSynced()
+}
+
+// tellSynced tells the world which static pods there are, once no origin is left
+// that may yet name others.
+func (l *Loop) tellSynced() {
+	held := func(source string) bool { return len(l.merge.Held(source)) > 0 }
+	if l.World == nil || l.synced || slices.ContainsFunc(l.Sources, held) {
+		return
+	}
+	l.synced = true
+	var static []types.NamespacedName
+	for _, d := range l.merge.Pods() {
+		if pod.IsStatic(d.Pod) {
+			static = append(static, types.NamespacedName{Namespace: d.Pod.Namespace, Name: d.Pod.Name})
+		}
+	}
+	l.World.Synced(static)
 }
 
 // want tells the pod's actor what is wanted, or starts one. A pod that is
 // being ended begins anew once nothing is left of it.
 func (l *Loop) want(ctx context.Context, d source.Desired) {
-	w := pod.Wanted{At: time.Now(), Spec: d.Pod, Origin: d.Origin, Boot: l.Offline.Boot}
+	w := pod.Wanted{At: time.Now(), Spec: d.Pod, Origin: d.Origin, Boot: l.Offline.Boot, Told: d.Told}
 	a := l.actor(d.Pod.UID)
 	switch {
 	case a == nil:

@@ -1,11 +1,16 @@
 package syncloop
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/nodeagent/nodeagent/pkg/pod"
 	"github.com/nodeagent/nodeagent/pkg/source"
 )
 
@@ -27,4 +32,26 @@ func TestVolumesAreRenewedWhenDue(t *testing.T) {
 			}
 		}
 	})
+}
+
+// refusal is an error that people are told of by a reason of its own.
+type refusal string
+
+func (r refusal) Error() string { return string(r) }
+
+func (r refusal) EventReason() string { return "Denied" }
+
+func TestErrorsWithAReasonAreEvents(t *testing.T) {
+	plain := errors.New("no such key")
+	if got := eventsOf(plain); got != nil {
+		t.Errorf("a plain error is told as %v", got)
+	}
+	if got := eventsOf(nil); got != nil {
+		t.Errorf("no error is told as %v", got)
+	}
+	err := fmt.Errorf("mount: %w", errors.Join(plain, fmt.Errorf("sources[1]: %w", refusal("request r was denied"))))
+	want := []pod.Note{{Warning: true, Reason: "Denied", Message: "request r was denied"}}
+	if d := cmp.Diff(want, eventsOf(err)); d != "" {
+		t.Error(d)
+	}
 }

@@ -27,8 +27,8 @@ func (s *shown) Folder() string { return s.folder }
 
 // Mount makes the folder and has it show what it should by now. If that is not
 // known it leaves all as it was; a volume that shows something already is ready
-// with that. So containers start again though the apiserver can't be reached,
-// also after a restart of the agent.
+// with that: it keeps no container from starting again though the apiserver can't
+// be reached, also after a restart of the agent.
 func (s *shown) Mount(ctx context.Context, p *v1.Pod, vol *v1.Volume) (standing, error) {
 	dir := volumePath(p.UID, s.folder, vol.Name)
 	at := filepath.Join(s.pods, dir)
