@@ -2,9 +2,7 @@ package e2e
 
 import (
 	"context"
-	"net/http"
 	"reflect"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -134,25 +132,6 @@ func (j *joined) kubectl(args ...string) string {
 	out, err := j.plane.Kubectl(append([]string{"-n", j.ns}, args...)...)
 	j.must(err)
 	return out
-}
-
-// forbidden are what the node asked for and was refused, by lines. The
-// authorizer learns of a pod when the node does: what it refuses first and
-// then allows, it hadn't heard of yet.
-func (j *joined) forbidden() []string {
-	j.t.Helper()
-	all, err := j.plane.Requests(func(r lab.Request) bool { return r.User == "system:node:"+j.Node })
-	j.must(err)
-	var lines []string
-	for i, r := range all {
-		allowed := func(later lab.Request) bool {
-			return later.Verb == r.Verb && later.Resource == r.Resource && later.Namespace == r.Namespace && later.Name == r.Name && later.Code != r.Code
-		}
-		if r.Code == http.StatusForbidden && (r.Name == "" || !slices.ContainsFunc(all[i:], allowed)) {
-			lines = append(lines, r.String())
-		}
-	}
-	return lines
 }
 
 // only is one object of the test's namespace, to be awaited.
