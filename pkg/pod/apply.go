@@ -283,8 +283,10 @@ func (p *Pod) judge(e Judged) {
 		p.Verdict = Verdict{}
 	}
 	if e.Verdict.State == Granted && p.Setup.Recorded == nil {
-		// The grant was written with the pod as it is now.
+		// The grant was written with the pod as it was: without an end that came
+		// since.
 		r := p.Record()
+		r.Stop, r.Phase = nil, ""
 		p.Setup.Recorded = &r
 	}
 	p.Doing = without(p.Doing, key)
