@@ -148,7 +148,10 @@ func (p *Pod) failed(e Done) {
 			f.Retry = e.At.Add(renewDelay(f.Tries))
 		}
 		p.Setup.Failures = with(p.Setup.Failures, a.failureKey(), f)
-		if reason := stepReasons[a.Kind]; reason != "" {
+		// After a restart of the agent, what volumes show is mostly not read yet:
+		// it is told only when what can be used fails to be renewed again.
+		passing := a.Kind == Mount && p.Setup.Mounted && f.Tries == 1
+		if reason := stepReasons[a.Kind]; reason != "" && !passing {
 			p.note(e.At, true, reason, a.Container, "%s", f.Message)
 		}
 	}
