@@ -41,40 +41,39 @@ func buildSuiteImages() (Images, error) {
 	if err != nil {
 		return Images{}, err
 	}
+	// agnhost can be a server with a certificate.
+	agnhost, err := suiteFiles("agnhost", "localhost.crt", "localhost.key")
+	if err != nil {
+		return Images{}, err
+	}
+	nnp, err := suiteFiles("nonewprivs")
+	if err != nil {
+		return Images{}, err
+	}
 	sources := slices.Concat(list, pauseSource)
-	for _, f := range shell {
+	for _, f := range slices.Concat(shell, agnhost, nnp) {
 		sources = append(sources, f.Data...)
 	}
 	builders := map[string]func() (v1.Image, error){}
 	for ref := range strings.FieldsSeq(string(list)) {
-		if build := suiteImage(ref, shell); build != nil {
-			builders[ref] = build
+		switch repository, _, _ := strings.Cut(ref, ":"); repository {
+		case "registry.k8s.io/pause":
+			builders[ref] = pauseImage
+		case "registry.k8s.io/e2e-test-images/agnhost":
+			builders[ref] = func() (v1.Image, error) { return agnhostImage(shell, agnhost) }
+		case "registry.k8s.io/e2e-test-images/nonewprivs":
+			builders[ref] = func() (v1.Image, error) { return nonewprivsImage(shell, nnp[0].Data) }
+		case "registry.k8s.io/e2e-test-images/nonroot":
+			builders[ref] = func() (v1.Image, error) { return NewImage(shellConfig("1234"), shell) }
+		case "registry.k8s.io/e2e-test-images/busybox",
+			// Of these the specs of a node use the shell and its tools only.
+			"registry.k8s.io/e2e-test-images/glibc-dns-testing",
+			"registry.k8s.io/e2e-test-images/ipc-utils",
+			"registry.k8s.io/e2e-test-images/nginx":
+			builders[ref] = func() (v1.Image, error) { return NewImage(shellConfig(""), shell) }
 		}
 	}
 	return cached("suite", sources, builders)
-}
-
-// suiteImage makes the image of a name, whatever its version; nil if no spec of
-// a node asks for it.
-func suiteImage(ref string, shell []File) func() (v1.Image, error) {
-	repository, _, _ := strings.Cut(ref, ":")
-	switch repository {
-	case "registry.k8s.io/pause":
-		return pauseImage
-	case "registry.k8s.io/e2e-test-images/agnhost":
-		return func() (v1.Image, error) { return agnhostImage(shell) }
-	case "registry.k8s.io/e2e-test-images/nonewprivs":
-		return func() (v1.Image, error) { return nonewprivsImage(shell) }
-	case "registry.k8s.io/e2e-test-images/nonroot":
-		return func() (v1.Image, error) { return NewImage(shellConfig("1234"), shell) }
-	case "registry.k8s.io/e2e-test-images/busybox",
-		// Of these the specs of a node use the shell and its tools only.
-		"registry.k8s.io/e2e-test-images/glibc-dns-testing",
-		"registry.k8s.io/e2e-test-images/ipc-utils",
-		"registry.k8s.io/e2e-test-images/nginx":
-		return func() (v1.Image, error) { return NewImage(shellConfig(""), shell) }
-	}
-	return nil
 }
 
 func shellConfig(user string) v1.Config {
@@ -85,8 +84,9 @@ func shellConfig(user string) v1.Config {
 	}
 }
 
-// suiteShell is busybox with two programs of this machine: bash for its sh,
-// because Debian's busybox drops variables whose names have a dash, and curl.
+// suiteShell is busybox with programs of this machine: bash for its sh, because
+// Debian's busybox drops variables whose names have a dash; an nc that knows UDP;
+// and curl.
 func suiteShell() ([]File, error) {
 	static, err := busybox()
 	if err != nil {
@@ -97,9 +97,9 @@ func suiteShell() ([]File, error) {
 		return nil, err
 	}
 	files = slices.DeleteFunc(files, func(f File) bool {
-		return slices.Contains([]string{"bin/sh", "bin/bash", "etc/passwd", "etc/group"}, f.Name)
+		return slices.Contains([]string{"bin/sh", "bin/nc", "etc/passwd", "etc/group"}, f.Name)
 	})
-	programs, err := localPrograms("bash", "curl")
+	programs, err := localPrograms("bash", "curl", "nc")
 	if err != nil {
 		return nil, err
 	}
@@ -146,28 +146,30 @@ func localPrograms(names ...string) ([]File, error) {
 	return files, nil
 }
 
-func agnhostImage(shell []File) (v1.Image, error) {
-	data, err := os.ReadFile(filepath.Join(SuiteDir(), "agnhost"))
-	if err != nil {
-		return nil, err
+// suiteFiles are files of SuiteDir, to stand at an image's root.
+func suiteFiles(names ...string) ([]File, error) {
+	var files []File
+	for _, name := range names {
+		data, err := os.ReadFile(filepath.Join(SuiteDir(), name))
+		if err != nil {
+			return nil, fmt.Errorf("%w; run hack/install conformance", err)
+		}
+		files = append(files, File{Name: name, Mode: 0o755, Data: data})
 	}
+	return files, nil
+}
+
+func agnhostImage(shell, agnhost []File) (v1.Image, error) {
 	config := shellConfig("")
 	config.Entrypoint, config.Cmd = []string{"/agnhost"}, []string{"pause"}
-	return NewImage(config, append(slices.Clone(shell),
-		File{Name: "agnhost", Mode: 0o755, Data: data},
+	return NewImage(config, append(slices.Concat(shell, agnhost),
 		File{Name: "agnhost-2", Mode: 0o777, Link: "agnhost"},
 		File{Name: "uploads/", Mode: 0o755},
 	))
 }
 
-func nonewprivsImage(shell []File) (v1.Image, error) {
-	data, err := os.ReadFile(filepath.Join(SuiteDir(), "nonewprivs"))
-	if err != nil {
-		return nil, err
-	}
+func nonewprivsImage(shell []File, nnp []byte) (v1.Image, error) {
 	config := shellConfig("")
 	config.Cmd = []string{"nnp"}
-	return NewImage(config, append(slices.Clone(shell),
-		File{Name: "usr/local/bin/nnp", Mode: 0o6755, Data: data},
-	))
+	return NewImage(config, append(slices.Clone(shell), File{Name: "usr/local/bin/nnp", Mode: 0o6755, Data: nnp}))
 }
