@@ -3,7 +3,7 @@ SHELL := /bin/bash
 GO    ?= go
 LAB    = bin/lab-run
 
-.PHONY: help build run down cluster test unit sim race e2e bench fuzz lint fmt install
+.PHONY: help build run down cluster test unit sim race e2e conformance bench fuzz lint fmt install
 
 help: ## say what there is
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -41,6 +41,12 @@ race: ## unit tests under the race detector
 e2e: ## the agent on real containerd, networks and images
 	@hack/install test
 	$(GO) test -count=1 -timeout 30m ./e2e/...
+
+conformance: ## Kubernetes' own specs of a node, against docs/CONFORMANCE.md: CONFORMANCEFLAGS="-focus REGEXP -all -rewrite"
+	@hack/install conformance
+	@$(MAKE) --no-print-directory build
+	@$(GO) build -o bin/conformance ./e2e/conformance
+	@bin/conformance $(CONFORMANCEFLAGS)
 
 bench: ## side by side with bare CRI calls: BENCHFLAGS="-kubelet PATH" adds the peer
 	@hack/install test
