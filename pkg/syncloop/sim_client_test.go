@@ -27,6 +27,8 @@ type agent struct {
 	dead   chan struct{} // closed when it is killed
 	ended  chan struct{} // closed when Run has returned
 	busy   map[string]int
+	known  map[types.UID]pod.Record // when it was started
+	began  time.Time
 }
 
 func (a *agent) isDead() bool {
