@@ -38,6 +38,12 @@ func (u *Unread) Error() string {
 	return text
 }
 
+// IsUnread says that the error passes by itself with the apiserver's answer.
+func IsUnread(err error) bool {
+	var u *Unread
+	return errors.As(err, &u) || errors.Is(err, errServicesUnread)
+}
+
 // Ask puts a question, in the place of an older one about the same.
 func (s *Store) Ask(k Key) *Question {
 	q := &Question{store: s, key: k}

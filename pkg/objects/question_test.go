@@ -2,8 +2,10 @@ package objects
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
+	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
@@ -79,5 +81,20 @@ func TestKeysForPeople(t *testing.T) {
 		if k.String() != want {
 			t.Errorf("got %s, want %s", k, want)
 		}
+	}
+}
+
+func TestIsUnread(t *testing.T) {
+	s := &Store{Remote: true}
+	_, err := s.Secret("ns", "s")
+	_, services := s.Services(&v1.Pod{})
+	for _, err := range []error{errors.Join(errors.New("another"), fmt.Errorf("volume: %w", err)), services} {
+		if !IsUnread(err) {
+			t.Errorf("%v is not awaited", err)
+		}
+	}
+	s.Ask(Key{Secret, "ns", "s"}).Answer(nil)
+	if _, err := s.Secret("ns", "s"); err == nil || IsUnread(err) {
+		t.Errorf("what is not there is awaited: %v", err)
 	}
 }

@@ -148,10 +148,7 @@ func (p *Pod) failed(e Done) {
 			f.Retry = e.At.Add(renewDelay(f.Tries))
 		}
 		p.Setup.Failures = with(p.Setup.Failures, a.failureKey(), f)
-		// After a restart of the agent, what volumes show is mostly not read yet:
-		// it is told only when what can be used fails to be renewed again.
-		passing := a.Kind == Mount && p.Setup.Mounted && f.Tries == 1
-		if reason := stepReasons[a.Kind]; reason != "" && !passing {
+		if reason := stepReasons[a.Kind]; reason != "" && !f.waits() {
 			p.note(e.At, true, reason, a.Container, "%s", f.Message)
 		}
 	}
@@ -162,6 +159,8 @@ func (p *Pod) failed(e Done) {
 // failure of the next instance counts as the same (row 1.5-11).
 func (p *Pod) noteFailure(at time.Time, a Action, f Failure) {
 	switch {
+	case f.waits():
+		return
 	case a.Kind != Pull:
 		message := f.Message
 		if a.Kind == Start {

@@ -261,10 +261,17 @@ type Failure struct {
 	// Canceled says that the action was given up because the pod no longer
 	// wants it: no failure at all.
 	Canceled bool
+	// Awaited says that what is missing was asked for and is still to be answered:
+	// the pod is told when it is.
+	Awaited bool
 	// Tries counts failures in a row; Retry is when to try again.
 	Tries int
 	Retry time.Time
 }
+
+// waits says that it is no failure yet but a wait: nobody need be told before it
+// was tried three times, which takes 3 s.
+func (f Failure) waits() bool { return f.Awaited && f.Tries < 3 }
 
 // Doing is an action in flight.
 type Doing struct {

@@ -146,7 +146,7 @@ func (p Pod) waiting(m member, n Node, now time.Time) *v1.ContainerStateWaiting 
 				Message: fmt.Sprintf("back-off %s restarting failed container=%s pod=%s", due.Sub(k.FinishedAt), m.Name, p.title())}
 		}
 	}
-	if f := mem.Failure; f != nil && f.Reason != "" {
+	if f := mem.Failure; f != nil && f.Reason != "" && !f.waits() {
 		w := &v1.ContainerStateWaiting{Reason: f.Reason, Message: f.Message}
 		if fetching(f.Reason) && f.Tries > 1 && f.Retry.After(now) {
 			w.Reason = "ImagePullBackOff"

@@ -208,15 +208,15 @@ func (w *world) verbOK(a args, _ []string) string {
 }
 
 // verbFail ends an action badly: fail KEY reason=R message=M [uncertain]
-// [canceled] [effect] [usable]; with effect the runtime did it all the same, with
-// usable a mount left what the volumes showed before.
+// [canceled] [awaited] [effect] [usable]; with effect the runtime did it all the
+// same, with usable a mount left what the volumes showed before.
 func (w *world) verbFail(a args, _ []string) string {
 	action := w.inFlight(a.word(0))
 	if a.has("effect") {
 		w.effect(action, a)
 	}
 	w.apply(Done{At: w.now, Action: action, Failure: &Failure{Reason: a.named["reason"], Message: a.named["message"],
-		Uncertain: a.has("uncertain"), Canceled: a.has("canceled")}, Usable: a.has("usable")})
+		Uncertain: a.has("uncertain"), Canceled: a.has("canceled"), Awaited: a.has("awaited")}, Usable: a.has("usable")})
 	return ""
 }
 

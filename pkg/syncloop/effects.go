@@ -13,6 +13,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/cri"
 	"github.com/nodeagent/nodeagent/pkg/env"
 	"github.com/nodeagent/nodeagent/pkg/ledger"
+	"github.com/nodeagent/nodeagent/pkg/objects"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 	"github.com/nodeagent/nodeagent/pkg/probe"
 )
@@ -65,6 +66,7 @@ func (a *actor) do(ctx, wish context.Context, turn *waiter, p pod.Pod, act pod.A
 	done.At = time.Now()
 	if err != nil {
 		done.Failure = cri.Failure(err)
+		done.Failure.Awaited = objects.IsUnread(err)
 	}
 	return done
 }

@@ -339,7 +339,9 @@ func (l *Loop) want(ctx context.Context, d source.Desired) {
 	case a == nil:
 		// Asked here, in their order, pods that come together are let in in that
 		// order; the actor asks again and writes the grant.
-		l.grants.admit(ledger.ClaimOf(l.allocated(d.Pod)))
+		if !l.hasEnded(d.Pod) {
+			l.grants.admit(ledger.ClaimOf(l.allocated(d.Pod)))
+		}
 		w.Hashes = hashes(d.Pod)
 		l.start(ctx, w)
 	case !l.ended[d.Pod.UID] && a.wish != d.Pod:
@@ -347,6 +349,12 @@ func (l *Loop) want(ctx context.Context, d source.Desired) {
 		w.Hashes = hashes(d.Pod)
 		a.mail.put(w)
 	}
+}
+
+// hasEnded says that nothing of the pod begins any more: what lives of it has its
+// grant already.
+func (l *Loop) hasEnded(p *v1.Pod) bool {
+	return p.DeletionTimestamp != nil || pod.IsTerminal(p.Status.Phase) || pod.IsTerminal(l.Known[p.UID].Phase)
 }
 
 func (l *Loop) actor(uid types.UID) *actor {

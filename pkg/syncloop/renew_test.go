@@ -55,3 +55,25 @@ func TestErrorsWithAReasonAreEvents(t *testing.T) {
 		t.Error(d)
 	}
 }
+
+// What the apiserver is only being asked for is told as missing when it lasts.
+func TestUnreadIsAWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil, func(*world) {})
+		b.agent.loop.Objects.Remote = true
+		p := static("web", "w", "term=0s")
+		p.Spec.RuntimeClassName = new("safe")
+		b.updates <- source.Update{Source: "file", Pods: []source.Desired{{Pod: p, Origin: "/m/web"}}}
+		told := func(after time.Duration) bool {
+			time.Sleep(after)
+			synctest.Wait()
+			return slices.ContainsFunc(b.agent.loop.actor("w").now.Load().Notes, func(n pod.Note) bool { return n.Reason == "FailedCreatePodSandBox" })
+		}
+		if told(2 * time.Second) {
+			t.Error("told while it is asked for")
+		}
+		if !told(5 * time.Second) {
+			t.Error("not told though it lasts")
+		}
+	})
+}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodeagent/nodeagent/pkg/cri"
@@ -196,6 +197,22 @@ func TestEndIsSeenDuringHook(t *testing.T) {
 		}
 		for _, v := range b.wrong {
 			t.Error(v)
+		}
+	})
+}
+
+// Pods that ended before the agent began, and one that was deleted before it
+// ran, have no part in what the node gives (behaviour row 1.2-2).
+func TestEndedPodsAskForNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ended, recorded, deleted := fromAPI("ended", 0, "2"), fromAPI("recorded", 0, "2"), fromAPI("deleted", 0, "2")
+		ended.Status.Phase = v1.PodSucceeded
+		deleted.DeletionTimestamp = &metav1.Time{Time: time.Now()}
+		known := map[types.UID]pod.Record{"recorded": {Spec: recorded, Granted: true, Phase: v1.PodFailed}}
+		b := newBench(t, known, func(*world) {})
+		b.deliver(nil, ended, recorded, deleted, fromAPI("new", 0, "2"))
+		if p := b.agent.loop.actor("new").now.Load(); p.Phase != v1.PodRunning {
+			t.Errorf("the pod is %s: %+v", p.Phase, p.Verdict)
 		}
 	})
 }
