@@ -167,6 +167,22 @@ func TestMirrorIsThereAlready(t *testing.T) {
 	})
 }
 
+// TestMirrorAfterAnother: the image is made soon after the pod is gone that had
+// its name.
+func TestMirrorAfterAnother(t *testing.T) {
+	inBed(t, func(b *bed) {
+		b.w.Registered(nodeObject)
+		b.put(bound("etcd", time.Now()))
+		b.static("etcd", "h1").live("")
+		b.settle()
+		b.api.remove("etcd")
+		time.Sleep(2 * time.Minute)
+		if p := b.get("etcd"); p == nil || !isMirror(p) || !ready(p) {
+			b.Errorf("the image: %+v", p)
+		}
+	})
+}
+
 // TestMirrorIsRefused: an apiserver that does not take the image is asked ever
 // more seldom.
 func TestMirrorIsRefused(t *testing.T) {
