@@ -129,6 +129,10 @@ func (r *record) update(results []result) {
 	}
 }
 
+// noServer is how the server's absence shows: an apiserver says the first of
+// exec and attach, the second of logs.
+var noServer = regexp.MustCompile(`:10250: connect: connection refused|an error on the server \("unknown"\) has prevented the request from succeeding \(get pods`)
+
 // guess is the reason of a failure where it can be seen from outside. After a
 // failure the suite itself asks the server for what it can tell; that is left out.
 func guess(s result) string {
@@ -136,7 +140,7 @@ func guess(s result) string {
 	switch {
 	case s.state == skipped:
 		return selfSkipped + strings.Join(strings.Fields(s.message), " ")
-	case strings.Contains(s.message+before, ":10250: connect: connection refused"):
+	case noServer.MatchString(s.message + before):
 		return needsServer
 	}
 	return unknown

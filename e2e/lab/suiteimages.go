@@ -84,9 +84,9 @@ func shellConfig(user string) v1.Config {
 	}
 }
 
-// suiteShell is busybox with programs of this machine: bash for its sh, because
-// Debian's busybox drops variables whose names have a dash; an nc that knows UDP;
-// and curl.
+// suiteShell is busybox with programs of this machine: curl; an nc that knows UDP;
+// and bash for the sh that PATH leads to, because Debian's busybox drops variables
+// whose names have a dash. A spec knows by heart what busybox's /bin/sh complains.
 func suiteShell() ([]File, error) {
 	static, err := busybox()
 	if err != nil {
@@ -97,14 +97,14 @@ func suiteShell() ([]File, error) {
 		return nil, err
 	}
 	files = slices.DeleteFunc(files, func(f File) bool {
-		return slices.Contains([]string{"bin/sh", "bin/nc", "etc/passwd", "etc/group"}, f.Name)
+		return slices.Contains([]string{"bin/nc", "etc/passwd", "etc/group"}, f.Name)
 	})
 	programs, err := localPrograms("bash", "curl", "nc")
 	if err != nil {
 		return nil, err
 	}
 	return append(append(files, programs...),
-		File{Name: "bin/sh", Mode: 0o777, Link: "bash"},
+		File{Name: "usr/local/bin/sh", Mode: 0o777, Link: "/bin/bash"},
 		// A spec finds that a user of the image brings the groups of the image.
 		File{Name: "etc/passwd", Mode: 0o644, Data: []byte("root:x:0:0:root:/root:/bin/sh\n" +
 			"user-defined-in-image:x:1000:1000::/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n")},
@@ -159,10 +159,13 @@ func suiteFiles(names ...string) ([]File, error) {
 	return files, nil
 }
 
+// agnhostImage has bash for /bin/sh too: busybox's would run its own nc.
 func agnhostImage(shell, agnhost []File) (v1.Image, error) {
+	shell = slices.DeleteFunc(slices.Clone(shell), func(f File) bool { return f.Name == "bin/sh" })
 	config := shellConfig("")
 	config.Entrypoint, config.Cmd = []string{"/agnhost"}, []string{"pause"}
 	return NewImage(config, append(slices.Concat(shell, agnhost),
+		File{Name: "bin/sh", Mode: 0o777, Link: "bash"},
 		File{Name: "agnhost-2", Mode: 0o777, Link: "agnhost"},
 		File{Name: "uploads/", Mode: 0o755},
 	))
