@@ -109,9 +109,8 @@ func cordon(j *joined) {
 // drain: what may go has ended when kubectl returns, by its own rules; what
 // belongs to the node stays.
 func drain(j *joined) {
-	onNode := "nodeSelector: {kubernetes.io/hostname: " + j.Node + "}, "
-	j.create(object("apps/v1", "Deployment", "moves", replicated("moves", 2, "", forever(""))))
-	j.create(object("apps/v1", "DaemonSet", "belongs", "{selector: {matchLabels: {app: belongs}}, template: "+template("belongs", onNode, forever(""))+"}"))
+	j.create(object("apps/v1", "Deployment", "moves", j.replicated("moves", 2, "", forever(""))))
+	j.create(object("apps/v1", "DaemonSet", "belongs", "{selector: {matchLabels: {app: belongs}}, template: "+j.pinned("belongs", "", forever(""))+"}"))
 	j.create(podOf("bare", `
 terminationGracePeriodSeconds: 10
 volumes: [{name: told, hostPath: {path: `+j.Agent.Dir+`}}]
