@@ -73,6 +73,12 @@ nodeRegistration:
   taints: [{key: example.com/joined, effect: PreferNoSchedule}]
 `
 
+const resetConfig = `apiVersion: kubeadm.k8s.io/v1beta4
+kind: ResetConfiguration
+criSocket: %s
+force: true
+`
+
 // kubeadm is a node that is still to be joined, with kubeadm itself.
 type kubeadm struct {
 	*joined
@@ -134,7 +140,8 @@ func (k kubeadm) caHash() string {
 }
 
 // TestKubeadmJoin: kubeadm's own join, unaltered, starts the agent as the
-// kubelet, finds it healthy, and leaves a node that runs pods.
+// kubelet, finds it healthy, and leaves a node that runs pods; its reset takes
+// all of them away again.
 func TestKubeadmJoin(t *testing.T) {
 	k := newKubeadm(t)
 	k.init()
@@ -162,6 +169,16 @@ func TestKubeadmJoin(t *testing.T) {
 	if p := k.waitReady("web"); p.Status.Phase != v1.PodRunning || p.Status.PodIP == "" {
 		t.Errorf("status: %+v", p.Status)
 	}
-	k.kubectl("delete", "pod", "web")
 	k.refusedNothing()
+
+	k.run(fmt.Sprintf(resetConfig, k.Runtime.Endpoint()), "reset")
+	if left := k.sandboxes(""); len(left) > 0 {
+		t.Errorf("left of the pods: %v", left)
+	}
+	for _, dir := range []string{kubeletDir, filepath.Join(kubernetesDir, "pki")} {
+		left, err := os.ReadDir(k.Own(dir))
+		if err != nil || len(left) > 0 {
+			t.Errorf("left in %s: %v (%v)", dir, left, err)
+		}
+	}
 }
