@@ -3,10 +3,12 @@ package source
 import (
 	"context"
 	"errors"
+	"net/http"
 	"reflect"
 	"time"
 
 	"github.com/go-logr/logr"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -28,6 +30,11 @@ type reflection struct {
 	watchFor time.Duration
 	// asked gets how each request ended that lists or begins to watch.
 	asked func(error)
+
+	// lost says that the apiserver was away since it gave its state. It may have
+	// come back with an older one, whose numbers go on from below ours: a watch
+	// that went on from our number would never tell what differs.
+	lost bool
 }
 
 // run keeps the store true until ctx ends. What goes wrong is for asked to
@@ -42,12 +49,24 @@ func (r *reflection) run(ctx context.Context) {
 
 // ListWithContext does so for a server that cannot stream what it has.
 func (r *reflection) ListWithContext(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+	if r.lost {
+		o.ResourceVersion, o.ResourceVersionMatch = "", "" // the state of now, whatever its number
+	}
 	list, err := r.ListWatch.ListWithContext(ctx, o)
 	r.note(ctx, err)
 	return list, err
 }
 
+// WatchWithContext does not go on where it was after the apiserver was away: the
+// reflector begins anew then, with all that there is.
 func (r *reflection) WatchWithContext(ctx context.Context, o metav1.ListOptions) (apiwatch.Interface, error) {
+	whole := o.SendInitialEvents != nil && *o.SendInitialEvents
+	switch {
+	case r.lost && !whole:
+		return nil, apierrors.NewResourceExpired("the apiserver was away")
+	case r.lost:
+		o.ResourceVersion = ""
+	}
 	w, err := r.ListWatch.WatchWithContext(ctx, o)
 	if err == nil && reflect.TypeOf(w) == noAnswer {
 		w, err = nil, errors.New("the connection ended without an answer")
@@ -60,9 +79,17 @@ func (r *reflection) WatchWithContext(ctx context.Context, o metav1.ListOptions)
 var noAnswer = reflect.TypeOf(apiwatch.NewEmptyWatch())
 
 func (r *reflection) note(ctx context.Context, err error) {
-	if ctx.Err() == nil {
-		r.asked(err)
+	if ctx.Err() != nil {
+		return
 	}
+	var answer apierrors.APIStatus
+	switch {
+	case err == nil:
+		r.lost = false
+	case !errors.As(err, &answer) || answer.Status().Code >= http.StatusInternalServerError:
+		r.lost = true
+	}
+	r.asked(err)
 }
 
 // endingClock waits no longer than ctx: the reflector itself goes on waiting
