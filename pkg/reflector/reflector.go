@@ -1,7 +1,8 @@
 // Package reflector keeps copies of what an apiserver has: client-go's
 // reflector, with what an agent needs of it besides. It ends at once when it is
 // told to, also while the apiserver is away; it says how its requests end, and
-// logs nothing itself; and it is back soon after the apiserver is.
+// logs nothing itself; and it is back soon after the apiserver is, also with one
+// that knows less than before.
 package reflector
 
 import (
@@ -64,8 +65,8 @@ func (r *Reflector) ListWithContext(ctx context.Context, o metav1.ListOptions) (
 	return list, err
 }
 
-// WatchWithContext begins to watch. It does not go on where it was after the
-// apiserver was away: the library begins anew then, with all that there is.
+// WatchWithContext begins to watch. After the apiserver was away it does not go on
+// where it was: the library begins anew then, with all that there is.
 func (r *Reflector) WatchWithContext(ctx context.Context, o metav1.ListOptions) (apiwatch.Interface, error) {
 	whole := o.SendInitialEvents != nil && *o.SendInitialEvents
 	switch {
