@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -50,7 +51,7 @@ func buildSuiteImages() (Images, error) {
 	if err != nil {
 		return Images{}, err
 	}
-	sources := slices.Concat(list, pauseSource)
+	sources := slices.Concat([]byte("layout 2"), list, pauseSource)
 	for _, f := range slices.Concat(shell, agnhost, nnp) {
 		sources = append(sources, f.Data...)
 	}
@@ -162,13 +163,68 @@ func suiteFiles(names ...string) ([]File, error) {
 // agnhostImage has bash for /bin/sh too: busybox's would run its own nc.
 func agnhostImage(shell, agnhost []File) (v1.Image, error) {
 	shell = slices.DeleteFunc(slices.Clone(shell), func(f File) bool { return f.Name == "bin/sh" })
+	pause, err := pauseImage()
+	if err != nil {
+		return nil, err
+	}
+	served, err := registryFiles("var/registry/pause/", "testing", pause)
+	if err != nil {
+		return nil, err
+	}
 	config := shellConfig("")
 	config.Entrypoint, config.Cmd = []string{"/agnhost"}, []string{"pause"}
-	return NewImage(config, append(slices.Concat(shell, agnhost),
+	return NewImage(config, append(slices.Concat(shell, agnhost, served),
 		File{Name: "bin/sh", Mode: 0o777, Link: "bash"},
 		File{Name: "agnhost-2", Mode: 0o777, Link: "agnhost"},
 		File{Name: "uploads/", Mode: 0o755},
 	))
+}
+
+// registryFiles is an image as agnhost's registry serves it from its disk.
+func registryFiles(dir, tag string, image v1.Image) ([]File, error) {
+	digest, err := image.Digest()
+	if err != nil {
+		return nil, err
+	}
+	manifest, err := image.RawManifest()
+	if err != nil {
+		return nil, err
+	}
+	config, err := image.RawConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	configDigest, err := image.ConfigName()
+	if err != nil {
+		return nil, err
+	}
+	file := func(kind string, h v1.Hash, data []byte) File {
+		return File{Name: dir + kind + "/" + h.Algorithm + "/" + h.Hex[:2] + "/" + h.Hex + "/data", Mode: 0o644, Data: data}
+	}
+	files := []File{
+		{Name: dir + "manifests/" + tag, Mode: 0o644, Data: []byte(digest.String())},
+		file("manifests", digest, manifest), file("blobs", configDigest, config),
+	}
+	layers, err := image.Layers()
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range layers {
+		h, err := l.Digest()
+		if err != nil {
+			return nil, err
+		}
+		r, err := l.Compressed()
+		if err != nil {
+			return nil, err
+		}
+		data, err := io.ReadAll(r)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, file("blobs", h, data))
+	}
+	return files, nil
 }
 
 func nonewprivsImage(shell []File, nnp []byte) (v1.Image, error) {
