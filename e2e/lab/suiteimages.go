@@ -11,7 +11,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
 // SuiteDir has Kubernetes' own suite (e2e.test), the program that runs it
@@ -21,8 +23,9 @@ func SuiteDir() string {
 }
 
 // AddSuiteImages puts the images that the suite's node specs run into the lab's
-// runtime, under the names that the suite gives them. They are made from
-// Kubernetes' own programs and this machine's: nothing is downloaded.
+// runtime, under the names that the suite gives them, and into a registry by the
+// name of Kubernetes' own: a spec pulls what is there already. They are made from
+// Kubernetes' programs and this machine's; nothing is downloaded.
 func (l *Lab) AddSuiteImages() error {
 	images, err := buildSuiteImages()
 	if err != nil {
@@ -30,7 +33,28 @@ func (l *Lab) AddSuiteImages() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
-	return images.Import(ctx, l.Runtime.Programs, l.Runtime.Socket())
+	if err := images.Import(ctx, l.Runtime.Programs, l.Runtime.Socket()); err != nil {
+		return err
+	}
+	const host = "registry.k8s.io"
+	registry, err := l.Registry(RegistryOptions{Alias: host})
+	if err != nil {
+		return err
+	}
+	for _, ref := range images.names {
+		tag, err := name.NewTag(ref)
+		if err != nil {
+			return err
+		}
+		image, err := tarball.ImageFromPath(images.Tarball, &tag)
+		if err != nil {
+			return fmt.Errorf("read image %s: %w", ref, err)
+		}
+		if _, err := registry.Push(ctx, strings.TrimPrefix(ref, host+"/"), image); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func buildSuiteImages() (Images, error) {
