@@ -78,10 +78,10 @@ func TestOutage(t *testing.T) {
 	j.must(os.Mkdir(dir, 0o777))
 	j.join()
 	j.put(clusterMap("map", "one"))
-	j.create(apiSleeper("quiet"))
+	j.create(sleeper("quiet"))
 	j.create(restartable("crashes", dir, "    env: [{name: FROM_MAP, valueFrom: {configMapKeyRef: {name: map, key: key}}}]\n"))
 	j.create(restartable("again", dir, ""))
-	j.create(apiSleeper("leaves"))
+	j.create(sleeper("leaves"))
 	was := map[string]*v1.Pod{}
 	for _, name := range []string{"quiet", "crashes", "again", "leaves"} {
 		was[name] = j.waitReady(name)
@@ -151,12 +151,12 @@ func TestOlderState(t *testing.T) {
 	dir := j.Lab.Path("d")
 	j.must(os.Mkdir(dir, 0o777))
 	j.join()
-	j.create(apiSleeper("old"))
+	j.create(sleeper("old"))
 	j.create(restartable("restarted", dir, ""))
 	was := j.waitReady("old")
 	j.waitReady("restarted")
 	j.must(j.plane.SaveStore("before"))
-	j.create(apiSleeper("new"))
+	j.create(sleeper("new"))
 	j.must(os.WriteFile(filepath.Join(dir, "restarted"), nil, 0o644))
 	j.waitPod("restarted", "was restarted", func(p *v1.Pod) bool { return podReady(p) && restarts(p) == 1 })
 	young := j.waitReady("new")
@@ -168,7 +168,7 @@ func TestOlderState(t *testing.T) {
 	}
 	j.waitPod("restarted", "has the status of now", func(p *v1.Pod) bool { return podReady(p) && restarts(p) == 1 })
 	j.waitNode("is Ready", nodeReady)
-	j.create(apiSleeper("after"))
+	j.create(sleeper("after"))
 	j.waitReady("after")
 }
 
@@ -216,8 +216,8 @@ func TestReboot(t *testing.T) {
 			j.create(annotated(restartable("may", dir, noToken)))
 			j.create(annotated(restartable("secret", dir,
 				"    env: [{name: FROM_SECRET, valueFrom: {secretKeyRef: {name: pass, key: key}}}]\n"+noToken)))
-			j.create(annotated(apiSleeper("token")))
-			j.create(apiSleeper("waits"))
+			j.create(annotated(sleeper("token")))
+			j.create(sleeper("waits"))
 			j.apply("static", sleeper("static"))
 			was := map[string]*v1.Pod{}
 			for _, name := range []string{"may", "secret", "token", "waits"} {
@@ -331,7 +331,7 @@ func TestKilledAgainAndAgain(t *testing.T) {
 	const pods = 15
 	was := map[string]string{}
 	for i := range pods {
-		j.create(strings.ReplaceAll(apiSleeper(fmt.Sprint("p", i)), "    command:", "    readinessProbe: {exec: {command: [\"true\"]}, periodSeconds: 1}\n    command:"))
+		j.create(sleeper(fmt.Sprint("p", i), "    readinessProbe: {exec: {command: [\"true\"]}, periodSeconds: 1}"))
 	}
 	for i := range pods {
 		name := fmt.Sprint("p", i)

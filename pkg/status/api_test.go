@@ -137,6 +137,11 @@ func (a *api) serve(r *http.Request, body []byte) (*v1.Pod, error) {
 		if *o.GracePeriodSeconds != 0 || *o.Preconditions.UID != p.UID {
 			return nil, apierrors.NewConflict(pods, c.name, fmt.Errorf("want grace 0 and UID %s: %s", p.UID, body))
 		}
+		if len(p.Finalizers) > 0 {
+			p = p.DeepCopy()
+			p.DeletionGracePeriodSeconds = o.GracePeriodSeconds
+			return a.store(p), nil
+		}
 		a.drop(p)
 		return nil, nil
 	case c.verb == "patch":
