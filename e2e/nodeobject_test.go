@@ -16,13 +16,6 @@ import (
 	"github.com/nodeagent/nodeagent/e2e/lab"
 )
 
-func (j *joined) node() *v1.Node {
-	j.t.Helper()
-	n, err := j.client.CoreV1().Nodes().Get(j.t.Context(), j.Node, metav1.GetOptions{})
-	j.must(err)
-	return n
-}
-
 func (j *joined) lease() (*coordinationv1.Lease, error) {
 	return j.client.CoordinationV1().Leases(v1.NamespaceNodeLease).Get(j.t.Context(), j.Node, metav1.GetOptions{})
 }

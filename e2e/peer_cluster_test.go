@@ -86,7 +86,7 @@ func TestPeerHandsOverCluster(t *testing.T) {
 		j.Binary, j.Args = turn.binary, turn.args
 		j.must(j.Agent.Start())
 		name := fmt.Sprintf("turn%d", i)
-		j.create(apiSleeper(name))
+		j.create(sleeper(name))
 		j.waitReady(name) // whoever is there works
 		j.kubectl("delete", "pod", name, "--wait=false")
 		j.waitGone(name)

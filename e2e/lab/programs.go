@@ -99,6 +99,11 @@ func ControlPlaneDir() string {
 	return filepath.Join(cacheDir(), fmt.Sprintf("kubernetes-%s-kine-%s", v["KUBERNETES"], v["KINE"]))
 }
 
+// CoreDNS is the program.
+func CoreDNS() string {
+	return filepath.Join(cacheDir(), "coredns-"+versions()["COREDNS"], "coredns")
+}
+
 func versions() map[string]string {
 	v := map[string]string{}
 	for line := range strings.Lines(versionsEnv) {

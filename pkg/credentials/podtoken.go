@@ -10,8 +10,10 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/utils/ptr"
 )
 
@@ -100,7 +102,13 @@ func (i *PodIdentity) requestToken(ctx context.Context, p *v1.Pod, from *v1.Serv
 	if from.Audience != "" {
 		request.Spec.Audiences = []string{from.Audience} // else that of the apiserver
 	}
-	got, err := i.client.CoreV1().ServiceAccounts(p.Namespace).CreateToken(ctx, p.Spec.ServiceAccountName, request, metav1.CreateOptions{})
+	var got *authenticationv1.TokenRequest
+	var err error
+	// An apiserver may learn later than its node that the pod is bound to it.
+	_ = wait.ExponentialBackoffWithContext(ctx, wait.Backoff{Duration: 20 * time.Millisecond, Factor: 2, Steps: 6}, func(ctx context.Context) (bool, error) {
+		got, err = i.client.CoreV1().ServiceAccounts(p.Namespace).CreateToken(ctx, p.Spec.ServiceAccountName, request, metav1.CreateOptions{})
+		return !apierrors.IsForbidden(err), nil
+	})
 	if err != nil {
 		return token{}, err
 	}

@@ -11,6 +11,7 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -83,6 +84,26 @@ func TestTokenIsBoundToThePod(t *testing.T) {
 	if !slices.Equal(api.asked, want) {
 		t.Errorf("asked: %q", api.asked)
 	}
+}
+
+// TestTokenOfAPodJustBound: an apiserver that does not know yet whose the pod is
+// says Forbidden, and is asked again soon; one that means it is believed.
+func TestTokenOfAPodJustBound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := newIssuer()
+		api.down = apierrors.NewForbidden(v1.Resource("serviceaccounts"), "builder", errors.New("bound to a pod scheduled on a different node"))
+		i := NewPodIdentity(api, "n1")
+		began := time.Now()
+		if _, _, err := i.Token(t.Context(), podOf("web"), source("", 0)); !apierrors.IsForbidden(err) || time.Since(began) > time.Second {
+			t.Errorf("after %v: %v", time.Since(began), err)
+		}
+		time.AfterFunc(50*time.Millisecond, func() { api.down = nil })
+		began = time.Now()
+		ask(t, i, podOf("web"), source("", 0))
+		if took := time.Since(began); took > 100*time.Millisecond {
+			t.Errorf("it took %v", took)
+		}
+	})
 }
 
 // Renewal comes at 80 % of a token's life, or after a day, a little earlier for

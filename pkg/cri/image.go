@@ -50,23 +50,32 @@ func imageName(image string) (name, repository string, err error) {
 	return image, named.Name(), nil
 }
 
+// PullRequest says what for and how an image is pulled.
+type PullRequest struct {
+	Container string
+	// Secrets have credentials that are tried before the node's own.
+	Secrets []*v1.Secret
+	// Begun is called when the image has to be fetched, with words for people;
+	// it must not block.
+	Begun func(message string)
+}
+
 // Pull makes the container's image present as its policy says, and after it the
 // images that it mounts as volumes. ref is what to create from, message how it
 // went, for people (behaviour rows 1.10-3, 1.10-4).
 //
-// Credentials in secrets are tried before the node's own. Pods that want the
-// same image with the same credentials share one pull, which ends early when the
-// last of them gives up.
-func (c *Client) Pull(ctx context.Context, p *v1.Pod, container string, secrets []*v1.Secret) (ref, message string, err error) {
-	k, err := containerNamed(p, container)
+// Pods that want the same image with the same credentials share one pull, which
+// ends early when the last of them gives up.
+func (c *Client) Pull(ctx context.Context, p *v1.Pod, r PullRequest) (ref, message string, err error) {
+	k, err := containerNamed(p, r.Container)
 	if err != nil {
 		return "", "", failed(ReasonConfig, "pull image", err)
 	}
-	if ref, message, err = c.pull(ctx, p, k, secrets); err != nil {
+	if ref, message, err = c.pull(ctx, p, k, r); err != nil {
 		return "", "", err
 	}
 	for _, v := range imageVolumes(p, k) {
-		_, more, err := c.pull(ctx, p, v, secrets)
+		_, more, err := c.pull(ctx, p, v, r)
 		if err != nil {
 			return "", "", err
 		}
@@ -76,7 +85,7 @@ func (c *Client) Pull(ctx context.Context, p *v1.Pod, container string, secrets 
 }
 
 // pull makes one image present.
-func (c *Client) pull(ctx context.Context, p *v1.Pod, k *v1.Container, secrets []*v1.Secret) (ref, message string, err error) {
+func (c *Client) pull(ctx context.Context, p *v1.Pod, k *v1.Container, r PullRequest) (ref, message string, err error) {
 	name, repository, err := imageName(k.Image)
 	if err != nil {
 		e := failed(ReasonInvalidImage, "pull image", err)
@@ -100,7 +109,8 @@ func (c *Client) pull(ctx context.Context, p *v1.Pod, k *v1.Container, secrets [
 		}
 	}
 	began := time.Now()
-	creds, err := c.credentials(ctx, repository, secrets)
+	r.Begun(fmt.Sprintf("Pulling image %q", k.Image))
+	creds, err := c.credentials(ctx, repository, r.Secrets)
 	if err != nil {
 		return "", "", failed(ReasonPull, "pull image "+name, err)
 	}

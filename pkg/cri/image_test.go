@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -166,7 +167,8 @@ func TestPull(t *testing.T) {
 		f.fail = test.fail
 		p := web()
 		p.Spec.Containers[0].Image, p.Spec.Containers[0].ImagePullPolicy = test.image, test.policy
-		ref, message, err := c.Pull(t.Context(), p, "main", nil)
+		var begun []string
+		ref, message, err := c.Pull(t.Context(), p, PullRequest{Container: "main", Begun: func(message string) { begun = append(begun, message) }})
 		if err != nil {
 			message = Failure(err).Message
 		}
@@ -175,6 +177,10 @@ func TestPull(t *testing.T) {
 		}
 		if ref != test.ref || !strings.Contains(message, test.words) {
 			t.Errorf("%s %s: %q, %q; want %q, %q", test.policy, test.image, ref, message, test.ref, test.words)
+		}
+		fetched := test.reason == ReasonPull || test.reason == ReasonRegistry || test.reason == ReasonSignature || strings.Contains(message, "Successfully")
+		if want := fmt.Sprintf("Pulling image %q", test.image); fetched != slices.Equal(begun, []string{want}) || !fetched && len(begun) > 0 {
+			t.Errorf("%s %s: when it began to be fetched people were told %q", test.policy, test.image, begun)
 		}
 	}
 }

@@ -152,8 +152,8 @@ func logNumber(file string) (int64, bool) {
 // stop with an error.
 func (c *Client) RemoveLogs(ctx context.Context, namespace, name string, uid types.UID) error {
 	folder, err := logFolder(namespace, name, uid)
-	if err != nil {
-		return err
+	if err != nil || len(folder) > unix.NAME_MAX {
+		return err // a folder of too long a name was never made
 	}
 	if err := c.removeLinks(ctx, namespace, name, filepath.Join(c.opts.Pods.LogsDir, folder)); err != nil {
 		return err

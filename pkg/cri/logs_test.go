@@ -124,6 +124,9 @@ func TestRemoveLogs(t *testing.T) {
 	if err := c.RemoveLogs(t.Context(), "default", "web", "../../victim"); err == nil {
 		t.Error("a UID leads out of the folder of logs")
 	}
+	if err := c.RemoveLogs(t.Context(), "default", strings.Repeat("w", 253), "u4"); err != nil {
+		t.Errorf("a folder that cannot be: %v", err)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := c.RemoveLogs(ctx, "default", "web", "u2"); err == nil {

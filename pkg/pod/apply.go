@@ -79,6 +79,9 @@ func Apply(p Pod, event Event) Pod {
 	case Renewed:
 		at = e.At
 		p.renew(at)
+	case Said:
+		at = e.At
+		p.note(at, e.Note.Warning, e.Note.Reason, e.Note.Container, "%s", e.Note.Message)
 	case Changed:
 		at = e.At
 		p.hint()

@@ -85,6 +85,13 @@ type Logged struct {
 // object, or what it says of itself in a volume.
 type Renewed struct{ At time.Time }
 
+// Said is what people are to know of an action that is under way: Seq and Count
+// are filled in.
+type Said struct {
+	At   time.Time
+	Note Note
+}
+
 // Changed is a hint that the runtime's view of the pod changed.
 type Changed struct{ At time.Time }
 
@@ -98,5 +105,6 @@ func (Begun) isEvent()   {}
 func (Done) isEvent()    {}
 func (Logged) isEvent()  {}
 func (Renewed) isEvent() {}
+func (Said) isEvent()    {}
 func (Changed) isEvent() {}
 func (Tick) isEvent()    {}

@@ -8,10 +8,12 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"net/http"
 	"reflect"
 	"time"
 
 	"github.com/go-logr/logr"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -36,6 +38,11 @@ type Reflector struct {
 	// Asked gets how each request ended that lists or begins to watch, one at a
 	// time. Nil for nobody.
 	Asked func(error)
+
+	// lost says that the apiserver was away since it gave its state. It may have
+	// come back with an older one, whose numbers go on from below ours: a watch
+	// that went on from our number would never tell what differs.
+	lost bool
 }
 
 // Run keeps the store true until ctx ends.
@@ -49,13 +56,24 @@ func (r *Reflector) Run(ctx context.Context) {
 
 // ListWithContext does so for a server that cannot stream what it has.
 func (r *Reflector) ListWithContext(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+	if r.lost {
+		o.ResourceVersion, o.ResourceVersionMatch = "", "" // the state of now, whatever its number
+	}
 	list, err := cache.ToListerWithContext(r.ListerWatcher).ListWithContext(ctx, o)
 	r.note(ctx, err)
 	return list, err
 }
 
-// WatchWithContext begins to watch.
+// WatchWithContext begins to watch. It does not go on where it was after the
+// apiserver was away: the library begins anew then, with all that there is.
 func (r *Reflector) WatchWithContext(ctx context.Context, o metav1.ListOptions) (apiwatch.Interface, error) {
+	whole := o.SendInitialEvents != nil && *o.SendInitialEvents
+	switch {
+	case r.lost && !whole:
+		return nil, apierrors.NewResourceExpired("the apiserver was away")
+	case r.lost:
+		o.ResourceVersion = ""
+	}
 	w, err := cache.ToWatcherWithContext(r.ListerWatcher).WatchWithContext(ctx, o)
 	if err == nil && reflect.TypeOf(w) == noAnswer {
 		w, err = nil, errors.New("the connection ended without an answer")
@@ -75,7 +93,17 @@ func (r *Reflector) IsWatchListSemanticsUnSupported() bool {
 }
 
 func (r *Reflector) note(ctx context.Context, err error) {
-	if ctx.Err() == nil && r.Asked != nil {
+	if ctx.Err() != nil {
+		return
+	}
+	var answer apierrors.APIStatus
+	switch {
+	case err == nil:
+		r.lost = false
+	case !errors.As(err, &answer) || answer.Status().Code >= http.StatusInternalServerError:
+		r.lost = true
+	}
+	if r.Asked != nil {
 		r.Asked(err)
 	}
 }

@@ -124,6 +124,9 @@ func (a *api) serve(r *http.Request, body []byte) (*v1.Pod, error) {
 		sent.UID = types.UID(fmt.Sprintf("made-%d", a.version))
 		sent.Status = v1.PodStatus{Phase: v1.PodPending}
 		return a.store(sent), nil
+	case p == nil && c.verb == "get":
+		// It is nobody's pod as far as the authorizer of nodes knows.
+		return nil, apierrors.NewForbidden(pods, c.name, errors.New("no relationship found between node and this object"))
 	case p == nil:
 		return nil, apierrors.NewNotFound(pods, c.name)
 	case c.verb == "delete":
@@ -133,6 +136,11 @@ func (a *api) serve(r *http.Request, body []byte) (*v1.Pod, error) {
 		}
 		if *o.GracePeriodSeconds != 0 || *o.Preconditions.UID != p.UID {
 			return nil, apierrors.NewConflict(pods, c.name, fmt.Errorf("want grace 0 and UID %s: %s", p.UID, body))
+		}
+		if len(p.Finalizers) > 0 {
+			p = p.DeepCopy()
+			p.DeletionGracePeriodSeconds = o.GracePeriodSeconds
+			return a.store(p), nil
 		}
 		a.drop(p)
 		return nil, nil

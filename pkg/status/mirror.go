@@ -61,7 +61,7 @@ func planStatic(here []*pod.Pod, n pod.Node, node *v1.Node, there *v1.Pod, orpha
 		return step{}
 	case there == nil:
 		return step{verb: create, due: now, urgent: true, pod: image(p, node)}
-	case len(here) == 0 && !orphan:
+	case len(here) == 0 && !orphan, held(there):
 		return step{}
 	case p == nil || there.DeletionTimestamp != nil || !mirrors(there, p):
 		return step{verb: remove, due: now, urgent: true}

@@ -167,6 +167,42 @@ func TestMirrorIsThereAlready(t *testing.T) {
 	})
 }
 
+// TestMirrorAfterAnother: the image is made soon after the pod is gone that had
+// its name.
+func TestMirrorAfterAnother(t *testing.T) {
+	inBed(t, func(b *bed) {
+		b.w.Registered(nodeObject)
+		b.put(bound("etcd", time.Now()))
+		b.static("etcd", "h1").live("")
+		b.settle()
+		b.api.remove("etcd")
+		time.Sleep(2 * time.Minute)
+		if p := b.get("etcd"); p == nil || !isMirror(p) || !ready(p) {
+			b.Errorf("the image: %+v", p)
+		}
+	})
+}
+
+// TestMirrorHeldByFinalizers is waited for, and then made anew.
+func TestMirrorHeldByFinalizers(t *testing.T) {
+	inBed(t, func(b *bed) {
+		b.w.Registered(nodeObject)
+		b.static("etcd", "h1").live("")
+		b.settle()
+		b.change("etcd", func(p *v1.Pod) { p.Finalizers, p.DeletionTimestamp = []string{"example.com/stay"}, new(metav1.Now()) })
+		b.settle()
+		before := len(b.asked("", ""))
+		time.Sleep(time.Minute)
+		b.wantCalls("", "", before)
+		b.wantCalls("delete", "etcd", 1)
+		b.api.remove("etcd")
+		b.settle()
+		if p := b.get("etcd"); p == nil || p.DeletionTimestamp != nil || !ready(p) {
+			b.Errorf("the new image: %+v", p)
+		}
+	})
+}
+
 // TestMirrorIsRefused: an apiserver that does not take the image is asked ever
 // more seldom.
 func TestMirrorIsRefused(t *testing.T) {

@@ -48,7 +48,7 @@ type step struct {
 func plan(p pod.Pod, n pod.Node, there *v1.Pod, since, now time.Time) step {
 	next := merge(p, n, there, now)
 	if equality.Semantic.DeepEqual(next, there.Status) {
-		if there.DeletionTimestamp != nil && pod.IsTerminal(there.Status.Phase) && p.Reclaimed() {
+		if there.DeletionTimestamp != nil && pod.IsTerminal(there.Status.Phase) && p.Reclaimed() && !held(there) {
 			return step{verb: remove, due: now, urgent: true}
 		}
 		return step{}
@@ -68,6 +68,12 @@ func plan(p pod.Pod, n pod.Node, there *v1.Pod, since, now time.Time) step {
 		s.due = since.Add(lesserAfter)
 	}
 	return s
+}
+
+// held says that the pod is deleted but for what its finalizers wait for: the
+// apiserver removes it with the last of them.
+func held(there *v1.Pod) bool {
+	return there.DeletionGracePeriodSeconds != nil && *there.DeletionGracePeriodSeconds == 0 && len(there.Finalizers) > 0
 }
 
 // closing says that the last container of a pod that ends is down, and its last

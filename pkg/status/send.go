@@ -46,7 +46,12 @@ func (w *Writer) send(ctx context.Context, v view, s step) (*v1.Pod, error) {
 	switch s.verb {
 	case get:
 		p, err := pods.Get(ctx, v.name.Name, metav1.GetOptions{})
-		if apierrors.IsNotFound(err) || err == nil && !v.static() && p.UID != v.there.UID || err == nil && v.static() && !isMirror(p) {
+		switch {
+		case apierrors.IsNotFound(err), err == nil && !v.static() && p.UID != v.there.UID, err == nil && v.static() && !isMirror(p):
+			return nil, nil
+		case v.static() && apierrors.IsForbidden(err):
+			// A node may not ask for a pod that isn't there. If this one is, and the
+			// apiserver has yet to learn whose it is, its creation tells.
 			return nil, nil
 		}
 		return p, wrap("get pod", err)
@@ -96,6 +101,7 @@ func (k *known) took(before view, s step, newest *v1.Pod) {
 	switch {
 	case s.verb == idle:
 	case newest == nil:
+		k.deleted = s.verb == remove && !k.static()
 		if k.there != nil && before.there != nil && k.there.UID == before.there.UID {
 			k.there, k.refused = nil, nil
 		}

@@ -266,6 +266,26 @@ func TestForceDeletion(t *testing.T) {
 	})
 }
 
+// TestFinalizersHoldThePod: the apiserver is told once that the pod may go, and
+// not again with each change that others make.
+func TestFinalizersHoldThePod(t *testing.T) {
+	inBed(t, func(b *bed) {
+		l := b.bind("a", nil, func(p *v1.Pod) { p.Finalizers = []string{"example.com/stay"} })
+		l.live("")
+		b.settle()
+		b.change("a", func(p *v1.Pod) { p.DeletionTimestamp, p.DeletionGracePeriodSeconds = new(metav1.Now()), new(int64(30)) })
+		l.ends()
+		l.live("")
+		b.settle()
+		b.wantCalls("delete", "a", 1)
+		for i := range 3 {
+			b.change("a", func(p *v1.Pod) { p.Labels = map[string]string{"i": fmt.Sprint(i)} })
+			b.settle()
+		}
+		b.wantCalls("delete", "a", 1)
+	})
+}
+
 // TestFinishedPodStays until somebody deletes it.
 func TestFinishedPodStays(t *testing.T) {
 	inBed(t, func(b *bed) {

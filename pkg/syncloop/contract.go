@@ -29,8 +29,7 @@ type Runtime interface {
 	// View is what the runtime knows of one pod.
 	View(ctx context.Context, uid types.UID) (pod.View, error)
 
-	// Pull tries the credentials in secrets before the node's own.
-	Pull(ctx context.Context, p *v1.Pod, container string, secrets []*v1.Secret) (ref, message string, err error)
+	Pull(ctx context.Context, p *v1.Pod, r cri.PullRequest) (ref, message string, err error)
 	RunSandbox(ctx context.Context, p *v1.Pod, r cri.SandboxRequest) (pod.Sandbox, error)
 	Create(ctx context.Context, p *v1.Pod, r cri.CreateRequest) (pod.Container, error)
 	Start(ctx context.Context, p *v1.Pod, c pod.Container) (pod.Container, error)

@@ -49,7 +49,10 @@ func (a *actor) do(ctx, wish context.Context, turn *waiter, p pod.Pod, act pod.A
 		secrets, missing := a.pullSecrets(p.Spec)
 		done.Told = missing
 		var message string
-		done.Image, message, err = a.loop.Runtime.Pull(wish, p.Spec, act.Container, secrets)
+		done.Image, message, err = a.loop.Runtime.Pull(wish, p.Spec, cri.PullRequest{Container: act.Container, Secrets: secrets,
+			Begun: func(message string) {
+				a.mail.put(pod.Said{At: time.Now(), Note: pod.Note{Reason: "Pulling", Message: message, Container: act.Container}})
+			}})
 		if err == nil {
 			done.Told = append(done.Told, pod.Note{Reason: "Pulled", Message: message})
 		}

@@ -146,6 +146,7 @@ func (k *checks) values() {
 		}
 		k.phases[uid] = p.Phase
 		k.keepsReady(p)
+		k.goesOn(p)
 		if k.restarts[uid] == nil {
 			k.restarts[uid] = map[string]int32{}
 		}
@@ -186,6 +187,7 @@ func (k *checks) sent(a *agent, c call) {
 	if c.starts == nil || a.isDead() {
 		return
 	}
+	k.asks(a, c.starts, c.doing)
 	actor := a.loop.actor(c.starts.UID)
 	if actor == nil {
 		k.world.violated("%s: the pod is forgotten", c.doing)

@@ -27,6 +27,8 @@ type agent struct {
 	dead   chan struct{} // closed when it is killed
 	ended  chan struct{} // closed when Run has returned
 	busy   map[string]int
+	known  map[types.UID]pod.Record // when it was started
+	began  time.Time
 }
 
 func (a *agent) isDead() bool {
@@ -85,7 +87,8 @@ func (a *agent) Events(ctx context.Context, changed func(types.UID)) error {
 	return await(a, ctx, make(chan struct{}))
 }
 
-func (a *agent) Pull(ctx context.Context, p *v1.Pod, container string, _ []*v1.Secret) (ref, message string, err error) {
+func (a *agent) Pull(ctx context.Context, p *v1.Pod, r cri.PullRequest) (ref, message string, err error) {
+	container := r.Container
 	image := pod.FindContainer(p, container).Image
 	defer a.once("pull " + string(p.UID) + "/" + container)()
 	err = a.do(ctx, call{doing: fmt.Sprintf("pull %s for %s/%s", image, p.UID, container), reason: cri.ReasonPull, turn: string(p.UID) + "/" + container, limit: 5 * time.Minute,

@@ -24,12 +24,13 @@ func (w *world) startAgent() {
 	w.agents++
 	a := &agent{world: w, number: w.agents, dead: make(chan struct{}), ended: make(chan struct{}), busy: map[string]int{}}
 	known := w.disk.known()
+	a.known, a.began = maps.Clone(known), time.Now()
 	w.checks.begin(known)
 	names := slices.Sorted(maps.Keys(w.sources))
 	a.loop = New(Config{
 		Runtime: a, Volumes: a, Cgroups: groups{a}, Records: records{a}, Probes: probes{a}, Hooks: hooks{a}, Objects: &objects.Store{}, Log: slog.New(slog.DiscardHandler),
 		States: states{a}, Allocated: maps.Clone(w.disk.states), Actuated: maps.Clone(w.disk.actuated),
-		Sources: names, Known: known, Ledger: ledger.Ledger{
+		Sources: names, Known: known, Offline: Offline{Boot: w.bootID(), Start: w.cluster.start}, Ledger: ledger.Ledger{
 			Allocatable: capacity, Users: ledger.Users{First: 65536, Length: 65536, Count: 40, Held: maps.Clone(w.disk.users)},
 		}, Slots: slotCount, Timeout: callLimit,
 		Node:      pod.Node{Name: "n1", HostIPs: []string{"192.168.0.1"}},
@@ -119,6 +120,13 @@ func (w *world) prepare() (steps []step, calm time.Duration) {
 				w.locked(w.disk.lose)
 			}
 			time.Sleep(pause)
+			w.startAgent()
+		}})
+	}
+	for _, at := range w.join(add, calm) {
+		steps = append(steps, step{at, func() {
+			w.stopAgent(true)
+			w.locked(w.reboot)
 			w.startAgent()
 		}})
 	}

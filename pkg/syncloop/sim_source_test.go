@@ -17,6 +17,7 @@ type origins struct {
 	drafts  map[string]*draft // all that ever were, by origin
 	now     map[string]source.Desired
 	held    map[string]bool // unreadable for the time being
+	away    bool            // an apiserver that cannot be reached
 	changed chan struct{}   // closed at the next change
 }
 
@@ -27,7 +28,11 @@ func newOrigins(name string) *origins {
 // put makes the draft's present version what the source wants.
 func (o *origins) put(d *draft) types.UID {
 	o.drafts[d.origin] = d
-	o.now[d.origin] = source.Desired{Pod: d.made(o.name), Origin: d.origin}
+	origin := d.origin
+	if o.name == source.APIName {
+		origin = source.APIName
+	}
+	o.now[d.origin] = source.Desired{Pod: d.made(o.name), Origin: origin}
 	o.touch()
 	return o.now[d.origin].Pod.UID
 }
@@ -42,6 +47,23 @@ func (o *origins) touch() {
 	o.changed = make(chan struct{})
 }
 
+// reached waits until the source is not away.
+func (o *origins) reached(ctx context.Context, w *world) error {
+	for {
+		var away bool
+		var changed chan struct{}
+		w.locked(func() { away, changed = o.away, o.changed })
+		if !away {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
 // deliver tells one agent what the source wants, from now on. What an origin
 // that is held gave before stays wanted; what it gave to an earlier process
 // nobody remembers.
@@ -51,6 +73,9 @@ func (o *origins) deliver(ctx context.Context, w *world, late time.Duration, out
 	}
 	seen := map[string]source.Desired{}
 	for {
+		if o.reached(ctx, w) != nil {
+			return
+		}
 		var u source.Update
 		var changed chan struct{}
 		w.locked(func() {
@@ -70,6 +95,9 @@ func (o *origins) deliver(ctx context.Context, w *world, late time.Duration, out
 				u.Pods = append(u.Pods, seen[origin])
 			}
 			w.say("source %s delivers %d pods, holds %v", o.name, len(u.Pods), u.Held)
+			if o == w.cluster.origins {
+				w.cluster.heard[w.agent.number] = true
+			}
 		})
 		select {
 		case out <- u:

@@ -33,6 +33,7 @@ type world struct {
 	agent   *agent // the one that runs now, or ran last
 	agents  int
 	checks  *checks
+	cluster cluster
 }
 
 func newWorld(seed uint64) *world {
@@ -41,6 +42,7 @@ func newWorld(seed uint64) *world {
 	w.disk = newDisk(w)
 	w.checks = newChecks(w)
 	w.sources = map[string]*origins{}
+	w.cluster.removed, w.cluster.heard = map[types.UID]bool{}, map[int]bool{}
 	return w
 }
 

@@ -299,7 +299,7 @@ func (b *bed) pull() {
 	k := &p.Spec.Containers[0]
 	for _, want := range []string{"Successfully pulled", "already present"} {
 		k.Image = b.env.Remote
-		ref, message, err := b.client.Pull(b.ctx, p, "main", nil)
+		ref, message, err := b.client.Pull(b.ctx, p, cri.PullRequest{Container: "main", Begun: func(string) {}})
 		if err != nil || ref == "" || !strings.Contains(message, want) {
 			b.Errorf("pull: %q, %q, %v; want one that says %q", ref, message, err, want)
 		}
@@ -314,7 +314,7 @@ func (b *bed) pull() {
 		{b.env.Remote + "-missing", v1.PullIfNotPresent, cri.ReasonPull},
 	} {
 		k.Image, k.ImagePullPolicy = c.image, c.policy
-		_, _, err := b.client.Pull(b.ctx, p, "main", nil)
+		_, _, err := b.client.Pull(b.ctx, p, cri.PullRequest{Container: "main", Begun: func(string) {}})
 		if f := cri.Failure(err); f == nil || f.Reason != c.reason || f.Message == "" {
 			b.Errorf("pull %s of %q fails with %+v, want %s", c.policy, c.image, f, c.reason)
 		}
