@@ -1,11 +1,15 @@
 package syncloop
 
 import (
+	"fmt"
+	"runtime"
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodeagent/nodeagent/pkg/pod"
@@ -44,3 +48,35 @@ type tells chan pod.Pod
 func (c tells) Tell(p pod.Pod)                { c <- p }
 func (c tells) Forget(types.UID)              {}
 func (c tells) Synced([]types.NamespacedName) {}
+
+// A pod that runs costs one goroutine, and nothing of it wakes because time passes.
+func TestIdlePodsSleep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const count = 100
+		b := newBench(t, nil, func(*world) {})
+		l := b.agent.loop
+		l.grants.ledger.Allocatable = v1.ResourceList{v1.ResourceCPU: resource.MustParse("1")}
+		b.deliver(nil)
+		before := runtime.NumGoroutine()
+		var pods []*v1.Pod
+		for i := range count {
+			pods = append(pods, fromAPI(fmt.Sprint("p", i), 0, "1m"))
+		}
+		b.deliver(nil, pods...)
+		for _, p := range l.Pods() {
+			if p.Phase != v1.PodRunning {
+				t.Fatalf("%s is %s: %+v", p.UID(), p.Phase, p.Verdict)
+			}
+		}
+		if n := runtime.NumGoroutine() - before; n > count {
+			t.Errorf("%d goroutines for %d pods", n, count)
+		}
+		told := make(tells, 10*count)
+		l.World = told
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if len(told) > 0 {
+			t.Errorf("%d pods woke in an hour", len(told))
+		}
+	})
+}
