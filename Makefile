@@ -3,10 +3,10 @@ SHELL := /bin/bash
 GO    ?= go
 LAB    = bin/lab-run
 
-.PHONY: help build run down cluster test unit sim race e2e conformance bench fuzz lint fmt install
+.PHONY: help build run down cluster test unit sim race e2e e2e-cluster conformance bench fuzz lint fmt install
 
 help: ## say what there is
-	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
 build: ## build bin/nodeagent
 	$(GO) build -trimpath -ldflags="-s -w" -o bin/nodeagent ./cmd/nodeagent
@@ -41,6 +41,9 @@ race: ## unit tests under the race detector
 e2e: ## the agent on real containerd, networks and images
 	@hack/install test
 	$(GO) test -count=1 -timeout 30m ./e2e/...
+
+e2e-cluster: ## what the controllers make of pods, on node NODE of the cluster of KUBECONFIG (IMAGE=busybox)
+	$(GO) test -count=1 -timeout 10m -tags anycluster -run TestAnyCluster -v ./e2e -node "$(NODE)" -image "$(or $(IMAGE),busybox)"
 
 conformance: ## Kubernetes' own specs of a node, against docs/CONFORMANCE.md: CONFORMANCEFLAGS="-focus REGEXP -all -rewrite"
 	@hack/install conformance

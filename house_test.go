@@ -32,8 +32,8 @@ var layers = [][]string{
 	// their containers and volumes show of them.
 	{"pkg/objects", "pkg/cgroups", "pkg/env"},
 	{"pkg/ledger"},
-	// And how files are written whole.
-	{"pkg/pod", "pkg/manifest", "pkg/record"},
+	// And how files are written whole, and how one follows what an apiserver has.
+	{"pkg/pod", "pkg/manifest", "pkg/record", "pkg/reflector"},
 }
 
 // ownContext are the files that begin a context though they are no main.

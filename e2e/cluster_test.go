@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"os/exec"
 	"reflect"
 	"strings"
 	"sync"
@@ -43,31 +44,42 @@ func cluster(t *testing.T) *lab.ControlPlane {
 type joined struct {
 	*bed
 	plane  *lab.ControlPlane
-	client kubernetes.Interface // may do everything
-	ns     string               // the test's own; its pods run on this node only
+	client kubernetes.Interface // may do everything, as may:
+	ctl    func(args ...string) *exec.Cmd
+	ns     string // the test's own; its pods run on this node only
 }
 
 // joinedBed makes a node for a cluster, named for the lab, and a namespace. The
 // agent isn't started; its Kubeconfig is that of a node with a certificate.
 func joinedBed(t *testing.T, p *lab.ControlPlane, version string) *joined {
 	t.Helper()
-	l := lab.New(t, lab.Options{Version: version, Plane: p})
+	return joinedLab(t, lab.Options{Version: version, Plane: p})
+}
+
+// joinedLab is joinedBed with more options.
+func joinedLab(t *testing.T, o lab.Options) *joined {
+	t.Helper()
+	l, p := lab.New(t, o), o.Plane
 	a, err := l.Agent(binary)
 	if err != nil {
 		t.Fatal(err)
 	}
-	j := &joined{bed: &bed{l, a, t}, plane: p, client: p.Client(), ns: "test-" + l.ID}
+	j := &joined{bed: &bed{l, a, t}, plane: p, client: p.Client(), ctl: p.KubectlCommand, ns: "test-" + l.ID}
 	a.Node = "node-" + l.ID
 	a.Kubeconfig, err = p.NodeKubeconfig(a.Node)
 	j.must(err)
-	_, err = j.client.CoreV1().Namespaces().Create(t.Context(), &v1.Namespace{ObjectMeta: metav1.ObjectMeta{
-		Name:        j.ns,
-		Annotations: map[string]string{"scheduler.alpha.kubernetes.io/node-selector": v1.LabelHostname + "=" + a.Node},
-	}}, metav1.CreateOptions{})
-	j.must(err)
 	t.Cleanup(j.leave)
-	await(j, j.only("serviceaccounts", "default"), "the namespace's account is there", func(s *v1.ServiceAccount) bool { return s != nil })
+	j.makeNamespace(map[string]string{"scheduler.alpha.kubernetes.io/node-selector": v1.LabelHostname + "=" + a.Node})
 	return j
+}
+
+// makeNamespace makes the test's namespace; it takes pods when this returns.
+func (j *joined) makeNamespace(annotations map[string]string) {
+	j.t.Helper()
+	_, err := j.client.CoreV1().Namespaces().Create(j.t.Context(),
+		&v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: j.ns, Annotations: annotations}}, metav1.CreateOptions{})
+	j.must(err)
+	await(j, j.only("serviceaccounts", "default"), "the namespace's account is there", func(s *v1.ServiceAccount) bool { return s != nil })
 }
 
 // leave takes the node and the namespace out of the cluster. The lab ends pods.
@@ -119,7 +131,7 @@ func nodeReady(n *v1.Node) bool {
 // create makes pods, or whatever else a manifest has, in the test's namespace.
 func (j *joined) create(manifest string) {
 	j.t.Helper()
-	cmd := j.plane.KubectlCommand("create", "-n", j.ns, "-f", "-")
+	cmd := j.ctl("create", "-n", j.ns, "-f", "-")
 	cmd.Stdin = strings.NewReader(manifest)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		j.t.Fatalf("create: %v: %s", err, out)
@@ -129,9 +141,11 @@ func (j *joined) create(manifest string) {
 // kubectl runs kubectl in the test's namespace, with all rights.
 func (j *joined) kubectl(args ...string) string {
 	j.t.Helper()
-	out, err := j.plane.Kubectl(append([]string{"-n", j.ns}, args...)...)
-	j.must(err)
-	return out
+	out, err := j.ctl(append([]string{"-n", j.ns}, args...)...).CombinedOutput()
+	if err != nil {
+		j.t.Fatalf("kubectl %v: %v: %s", args, err, out)
+	}
+	return string(out)
 }
 
 // only is one object of the test's namespace, to be awaited.

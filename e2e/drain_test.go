@@ -9,6 +9,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/nodeagent/nodeagent/e2e/lab"
 )
@@ -109,9 +110,8 @@ func cordon(j *joined) {
 // drain: what may go has ended when kubectl returns, by its own rules; what
 // belongs to the node stays.
 func drain(j *joined) {
-	onNode := "nodeSelector: {kubernetes.io/hostname: " + j.Node + "}, "
-	j.create(object("apps/v1", "Deployment", "moves", replicated("moves", 2, "", forever(""))))
-	j.create(object("apps/v1", "DaemonSet", "belongs", "{selector: {matchLabels: {app: belongs}}, template: "+template("belongs", onNode, forever(""))+"}"))
+	j.create(object("apps/v1", "Deployment", "moves", j.replicated("moves", 2, "", forever(""))))
+	j.create(object("apps/v1", "DaemonSet", "belongs", "{selector: {matchLabels: {app: belongs}}, template: "+j.pinned("belongs", "", forever(""))+"}"))
 	j.create(podOf("bare", `
 terminationGracePeriodSeconds: 10
 volumes: [{name: told, hostPath: {path: `+j.Agent.Dir+`}}]
@@ -209,8 +209,11 @@ func (j *joined) evictions(names ...string) func() map[string]*v1.Pod {
 		timeout := time.After(30 * time.Second)
 		for len(last) < len(names) {
 			select {
-			case e := <-w.ResultChan():
-				if p, ok := e.Object.(*v1.Pod); ok && e.Type == "DELETED" && slices.Contains(names, p.Name) {
+			case e, open := <-w.ResultChan():
+				if !open {
+					j.t.Fatalf("the watch ended; of %v there went %v", names, last)
+				}
+				if p, ok := e.Object.(*v1.Pod); ok && e.Type == watch.Deleted && slices.Contains(names, p.Name) {
 					last[p.Name] = p
 				}
 			case <-timeout:

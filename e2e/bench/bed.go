@@ -82,6 +82,7 @@ func newBed(ctx context.Context, tb lab.TB, o options, t *table, s subject, join
 		if b.agent.Kubeconfig, err = plane.NodeKubeconfig(nodeName); err != nil {
 			return nil, err
 		}
+		b.agent.Args = append(b.agent.Args, "--node-ip="+b.Network.Address) // nobody is asked for it
 	}
 	if b.watch, err = watch(ctx, b.CRI); err != nil {
 		return nil, err

@@ -103,7 +103,7 @@ func (r *record) compare(results []result, asked *regexp.Regexp) []string {
 			out = append(out, "passes now, list it: "+s.name)
 		case s.state != passed && r.passes[s.name]:
 			out = append(out, "PASSED BEFORE: "+s.name+"\n\t"+s.message)
-		case s.state != passed && r.others[s.name] == "":
+		case s.state != passed && (r.others[s.name] == "" || r.others[s.name] == unknown):
 			out = append(out, "fails and has no reason: "+s.name+"\n\t"+s.message)
 		}
 	}
@@ -129,9 +129,11 @@ func (r *record) update(results []result) {
 	}
 }
 
-// noServer is how the server's absence shows: an apiserver says the first of
-// exec and attach, the second of logs.
-var noServer = regexp.MustCompile(`:10250: connect: connection refused|an error on the server \("unknown"\) has prevented the request from succeeding \(get pods`)
+// noServer is how the server's absence shows: an apiserver says the first of exec
+// and attach, the second of logs; the suite says the third when it tried for long.
+var noServer = regexp.MustCompile(`:10250: connect: connection refused` +
+	`|an error on the server \("unknown"\) has prevented the request from succeeding \(get pods` +
+	`|failed to get output for container`)
 
 // guess is the reason of a failure where it can be seen from outside. After a
 // failure the suite itself asks the server for what it can tell; that is left out.

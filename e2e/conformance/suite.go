@@ -89,7 +89,8 @@ func runSuite(tb lab.TB, o options, r *record) ([]result, error) {
 func ginkgo(p *lab.ControlPlane, o options, r *record) error {
 	args := []string{
 		"run", "--no-color", "--silence-skips", "--keep-going", "--timeout=2h", "--procs=" + fmt.Sprint(o.procs),
-		"--output-dir=" + reports, "--json-report=report.json", "--junit-report=junit.xml", "--focus=" + o.focus,
+		"--output-dir=" + reports, "--json-report=report.json", "--junit-report=junit.xml",
+		"--label-filter=NodeConformance", "--focus=" + o.focus,
 	}
 	if !o.all {
 		for _, name := range r.waiting() {

@@ -28,6 +28,7 @@ const (
 // kubeadm makes one.
 type ControlPlaneOptions struct {
 	SigningDuration time.Duration // of the certificates that nodes ask for. Default: a day
+	NodeGrace       time.Duration // without a sign of life until a node is taken for lost. Default: 50 s
 	NodeCIDRs       bool          // nodes get a podCIDR out of PodCIDR
 	FeatureGates    []string      // Name=true, of apiserver, controller manager and scheduler
 	RuntimeConfig   []string      // API versions that are off by default: GROUP/VERSION=true
@@ -202,7 +203,7 @@ func (p *ControlPlane) controllersArgs(kubeconfig string) []string {
 	if duration == 0 {
 		duration = 24 * time.Hour
 	}
-	return p.gates([]string{
+	args := []string{
 		"--kubeconfig=" + kubeconfig, "--leader-elect=false", "--secure-port=0",
 		"--use-service-account-credentials=true", "--controllers=*,bootstrapsigner,tokencleaner",
 		"--root-ca-file=" + p.ca.certFile, "--service-account-private-key-file=" + p.files.accountKey,
@@ -211,7 +212,11 @@ func (p *ControlPlane) controllersArgs(kubeconfig string) []string {
 		"--service-cluster-ip-range=" + ServiceCIDR,
 		fmt.Sprintf("--allocate-node-cidrs=%t", p.options.NodeCIDRs), "--cluster-cidr=" + PodCIDR,
 		"--kube-api-qps=500", "--kube-api-burst=1000",
-	})
+	}
+	if grace := p.options.NodeGrace; grace > 0 {
+		args = append(args, "--node-monitor-grace-period="+grace.String(), "--node-monitor-period=1s")
+	}
+	return p.gates(args)
 }
 
 func (p *ControlPlane) gates(args []string) []string {

@@ -29,6 +29,7 @@ type Options struct {
 	Version string        // of the runtime: Containerd2 (default) or Containerd16
 	Subnet  string        // of the pods. Default: 10.88.0.0/16
 	Plane   *ControlPlane // the node has a way to it and to its nodes; it says address and subnet
+	Own     []string      // folders of the machine in whose place the node's programs see their own, at Lab.Own
 }
 
 // Lab is one node: a network, a runtime with the lab's images in it, and a
@@ -80,6 +81,11 @@ func build(tb TB, o Options) (*Lab, error) {
 	if err := l.connect(&o); err != nil {
 		return nil, err
 	}
+	if len(o.Own) > 0 {
+		if l.Network.mounts, err = ownPaths(l.Path("own"), o.Own); err != nil {
+			return nil, err
+		}
+	}
 	l.Runtime, err = NewRuntime(RuntimeOptions{
 		ID: id, Version: o.Version, Dir: filepath.Join(dir, "containerd"),
 		Network: l.Network, Bridge: "lab-" + id, Subnet: o.Subnet,
@@ -123,6 +129,10 @@ func newID() string {
 func (l *Lab) Path(elem ...string) string {
 	return filepath.Join(append([]string{l.Dir}, elem...)...)
 }
+
+// Own is where this process finds a folder of Options.Own. What is mounted in
+// it only the node's programs see.
+func (l *Lab) Own(path string) string { return l.Path("own", path) }
 
 // close takes the node down from the top: agents, runtime, what is left in
 // cgroups and network, folder. Each step is tried whatever the others say.

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -26,6 +27,8 @@ const NodeAddress = "192.0.2.1"
 type Network struct {
 	Name    string // as `ip netns` shows it
 	Address string // the node's own
+
+	mounts string // file of the mount namespace for Command; none: this process's
 }
 
 // NewNetwork makes a namespace with loopback up and a bridge node0 that has
@@ -84,7 +87,11 @@ func (n *Network) Command(name string, args ...string) *exec.Cmd {
 	if n == nil {
 		return exec.Command(name, args...)
 	}
-	return exec.Command("nsenter", append([]string{"--net=" + n.Path(), "--", name}, args...)...)
+	enter := []string{"--net=" + n.Path()}
+	if n.mounts != "" {
+		enter = append(enter, "--mount="+n.mounts)
+	}
+	return exec.Command("nsenter", slices.Concat(enter, []string{"--", name}, args)...)
 }
 
 // Do calls f on a thread inside the namespace. Sockets that f opens stay

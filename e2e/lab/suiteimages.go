@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,7 +11,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
 // SuiteDir has Kubernetes' own suite (e2e.test), the program that runs it
@@ -20,8 +23,9 @@ func SuiteDir() string {
 }
 
 // AddSuiteImages puts the images that the suite's node specs run into the lab's
-// runtime, under the names that the suite gives them. They are made from
-// Kubernetes' own programs and this machine's: nothing is downloaded.
+// runtime, under the names that the suite gives them, and into a registry by the
+// name of Kubernetes' own: a spec pulls what is there already. They are made from
+// Kubernetes' programs and this machine's; nothing is downloaded.
 func (l *Lab) AddSuiteImages() error {
 	images, err := buildSuiteImages()
 	if err != nil {
@@ -29,7 +33,28 @@ func (l *Lab) AddSuiteImages() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
-	return images.Import(ctx, l.Runtime.Programs, l.Runtime.Socket())
+	if err := images.Import(ctx, l.Runtime.Programs, l.Runtime.Socket()); err != nil {
+		return err
+	}
+	const host = "registry.k8s.io"
+	registry, err := l.Registry(RegistryOptions{Alias: host})
+	if err != nil {
+		return err
+	}
+	for _, ref := range images.names {
+		tag, err := name.NewTag(ref)
+		if err != nil {
+			return err
+		}
+		image, err := tarball.ImageFromPath(images.Tarball, &tag)
+		if err != nil {
+			return fmt.Errorf("read image %s: %w", ref, err)
+		}
+		if _, err := registry.Push(ctx, strings.TrimPrefix(ref, host+"/"), image); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func buildSuiteImages() (Images, error) {
@@ -50,7 +75,7 @@ func buildSuiteImages() (Images, error) {
 	if err != nil {
 		return Images{}, err
 	}
-	sources := slices.Concat(list, pauseSource)
+	sources := slices.Concat([]byte("layout 2"), list, pauseSource)
 	for _, f := range slices.Concat(shell, agnhost, nnp) {
 		sources = append(sources, f.Data...)
 	}
@@ -162,13 +187,68 @@ func suiteFiles(names ...string) ([]File, error) {
 // agnhostImage has bash for /bin/sh too: busybox's would run its own nc.
 func agnhostImage(shell, agnhost []File) (v1.Image, error) {
 	shell = slices.DeleteFunc(slices.Clone(shell), func(f File) bool { return f.Name == "bin/sh" })
+	pause, err := pauseImage()
+	if err != nil {
+		return nil, err
+	}
+	served, err := registryFiles("var/registry/pause/", "testing", pause)
+	if err != nil {
+		return nil, err
+	}
 	config := shellConfig("")
 	config.Entrypoint, config.Cmd = []string{"/agnhost"}, []string{"pause"}
-	return NewImage(config, append(slices.Concat(shell, agnhost),
+	return NewImage(config, append(slices.Concat(shell, agnhost, served),
 		File{Name: "bin/sh", Mode: 0o777, Link: "bash"},
 		File{Name: "agnhost-2", Mode: 0o777, Link: "agnhost"},
 		File{Name: "uploads/", Mode: 0o755},
 	))
+}
+
+// registryFiles is an image as agnhost's registry serves it from its disk.
+func registryFiles(dir, tag string, image v1.Image) ([]File, error) {
+	digest, err := image.Digest()
+	if err != nil {
+		return nil, err
+	}
+	manifest, err := image.RawManifest()
+	if err != nil {
+		return nil, err
+	}
+	config, err := image.RawConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	configDigest, err := image.ConfigName()
+	if err != nil {
+		return nil, err
+	}
+	file := func(kind string, h v1.Hash, data []byte) File {
+		return File{Name: dir + kind + "/" + h.Algorithm + "/" + h.Hex[:2] + "/" + h.Hex + "/data", Mode: 0o644, Data: data}
+	}
+	files := []File{
+		{Name: dir + "manifests/" + tag, Mode: 0o644, Data: []byte(digest.String())},
+		file("manifests", digest, manifest), file("blobs", configDigest, config),
+	}
+	layers, err := image.Layers()
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range layers {
+		h, err := l.Digest()
+		if err != nil {
+			return nil, err
+		}
+		r, err := l.Compressed()
+		if err != nil {
+			return nil, err
+		}
+		data, err := io.ReadAll(r)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, file("blobs", h, data))
+	}
+	return files, nil
 }
 
 func nonewprivsImage(shell []File, nnp []byte) (v1.Image, error) {

@@ -85,7 +85,7 @@ type parts struct {
 
 func (a *Agent) build(root string) (*parts, error) {
 	k := &a.config.Kubelet
-	m, err := machineOf(a.config, root)
+	m, err := machineOf(a.config, root, a.joined())
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +94,7 @@ func (a *Agent) build(root string) (*parts, error) {
 		return nil, err
 	}
 	known := &objects.Store{Remote: a.joined()}
-	variables := env.Resolver{Objects: known, HostIPs: m.ips, Allocatable: m.allocatable}
+	variables := env.Resolver{Objects: known, Allocatable: m.allocatable}
 	tree := newTree(a.config, m.limit, a.log)
 	options := runtimeOptions(a.config, root, m, tree)
 	if options.Images.Plugins, err = credentialPlugins(a.config, a.log); err != nil {

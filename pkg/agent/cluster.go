@@ -26,14 +26,20 @@ type cluster struct {
 	name        string // of the node
 	credentials *credentials.Cluster
 	client      kubernetes.Interface
-	source      source.Source
-	status      *status.Writer
-	events      *status.Events
-	runtime     *runtimeSeen
-	node        *node.Reporter
-	pods        *credentials.PodIdentity
-	keeper      *objects.Keeper
-	loop        *syncloop.Loop
+
+	// What the apiserver gives.
+	source source.Source
+	keeper *objects.Keeper
+	proofs *credentials.PodIdentity
+
+	// What it is told.
+	status  *status.Writer
+	events  *status.Events
+	node    *node.Reporter
+	runtime *runtimeSeen // for node
+
+	// loop is made from what is here, and set before any of it runs.
+	loop *syncloop.Loop
 }
 
 // join prepares to be a node of a cluster; nil when none is configured. It asks
@@ -69,7 +75,7 @@ func (a *Agent) join(root string, m machine, runtime *cri.Client, known *objects
 	if err != nil {
 		return nil, fmt.Errorf("client for pods: %w", err)
 	}
-	c.pods = credentials.NewPodIdentity(reader, a.config.Node.Name)
+	c.proofs = credentials.NewPodIdentity(reader, a.config.Node.Name)
 	c.source = source.NewAPI(source.APIOptions{Client: reader, NodeName: a.config.Node.Name, Ready: c.credentials.Ready(),
 		Seen: c.status.Seen, Gone: c.status.Gone, Missed: c.status.Unsure, Log: a.log,
 		Objects: known, Renew: func(changed map[objects.Key]bool) { c.loop.Renew(changed) }})
@@ -92,7 +98,7 @@ func (c *cluster) identity() volumes.Identity {
 	if c == nil {
 		return nil
 	}
-	return c.pods
+	return c.proofs
 }
 
 // events makes events with connections and a rate of their own.
@@ -137,6 +143,6 @@ func (c *cluster) run(ctx context.Context, g *errgroup.Group) {
 	g.Go(func() error { return c.credentials.Run(ctx) })
 	g.Go(func() error { return c.status.Run(ctx) })
 	g.Go(func() error { return c.reportNode(ctx) })
-	g.Go(func() error { return c.pods.Run(ctx, c.loop.RenewPod) })
+	g.Go(func() error { return c.proofs.Run(ctx, c.loop.RenewPod) })
 	g.Go(func() error { return c.keeper.Run(ctx) })
 }

@@ -21,10 +21,11 @@ type machine struct {
 	// 1.15-10): the kernel must not kill before eviction had its chance.
 	allocatable, limit v1.ResourceList
 	swap               int64    // bytes
-	ips                []string // the primary first
+	ips                []string // the primary first; a cluster's Node may say others later
 }
 
-func machineOf(c *config.Config, root string) (m machine, err error) {
+// machineOf is this machine. joined says that it is to be a node of a cluster.
+func machineOf(c *config.Config, root string, joined bool) (m machine, err error) {
 	k := &c.Kubelet
 	if m.capacity, err = capacityOf(c, root); err != nil {
 		return m, err
@@ -37,6 +38,12 @@ func machineOf(c *config.Config, root string) (m machine, err error) {
 	}
 	if m.ips, err = node.Addresses(c.Node.IPs); err != nil {
 		return m, err
+	}
+	if joined {
+		finder := node.Finder{Name: c.Node.Name, Configured: c.Node.IPs}
+		if ips, err := finder.Known(); err == nil { // the report tells the error
+			m.ips = ips
+		}
 	}
 	m.swap, err = node.Swap()
 	return m, err

@@ -78,12 +78,12 @@ func nodeToChoose(c *config.Config) ledger.Node {
 	return ledger.Node{Name: s.Name, Labels: node.Labels(s), Taints: node.Taints(s), Features: declaredFeatures(c)}
 }
 
-// tellNode tells by which labels and taints pods are let in. Without a Node the
-// last ones count.
+// tellNode tells by which labels and taints pods are let in, and which addresses
+// they see. Without a Node the last ones count.
 func (c *cluster) tellNode(n *v1.Node) {
 	c.status.Registered(n)
 	if n != nil {
-		c.loop.SetNode(n.Labels, n.Spec.Taints)
+		c.loop.SetNode(n.Labels, n.Spec.Taints, node.HostIPs(n))
 	}
 }
 

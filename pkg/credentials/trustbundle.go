@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"k8s.io/api/certificates/v1beta1"
@@ -20,11 +19,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	informers "k8s.io/client-go/informers/certificates/v1beta1"
+	apiwatch "k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/utils/ptr"
+
+	"github.com/nodeagent/nodeagent/pkg/reflector"
 )
 
 // bundlePatience is how long a pod's volumes wait for the apiserver to say which
@@ -44,11 +46,14 @@ type bundles struct {
 
 // bundleWatch is what one field selector selects.
 type bundleWatch struct {
-	informer cache.SharedIndexInformer
-	// failed is why the apiserver could not be asked lately, nil if it always could.
-	failed  atomic.Pointer[error]
-	failing chan struct{}      // closed at the first failure
-	pods    map[types.UID]bool // guarded by bundles.mu
+	selector string
+	said     chan struct{} // closed when the apiserver has answered, well or badly
+
+	// Guarded by bundles.mu.
+	pods     map[types.UID]bool
+	found    []*v1beta1.ClusterTrustBundle
+	answered bool
+	failed   error // why there is no answer yet, as far as is known
 }
 
 func newBundles(client kubernetes.Interface) *bundles {
@@ -63,19 +68,11 @@ func (i *PodIdentity) TrustBundle(ctx context.Context, p *v1.Pod, from *v1.Clust
 	if err != nil {
 		return nil, err
 	}
-	w, err := i.bundles.watch(selector, p.UID)
-	if err == nil {
-		err = w.known(ctx)
-	}
+	all, err := i.bundles.known(ctx, i.bundles.watch(selector, p.UID))
 	if err != nil {
 		return nil, fmt.Errorf("get ClusterTrustBundles with %s: %w", selector, err)
 	}
-	var found []*v1beta1.ClusterTrustBundle
-	for _, o := range w.informer.GetStore().List() {
-		if b := o.(*v1beta1.ClusterTrustBundle); matches(b) {
-			found = append(found, b)
-		}
-	}
+	found := slices.DeleteFunc(all, func(b *v1beta1.ClusterTrustBundle) bool { return !matches(b) })
 	if len(found) == 0 && !ptr.Deref(from.Optional, false) {
 		return nil, fmt.Errorf("there is no ClusterTrustBundle with %s%s", selector, labelsOf(from))
 	}
@@ -112,59 +109,40 @@ func labelsOf(from *v1.ClusterTrustBundleProjection) string {
 }
 
 // watch has what is selected watched for the pod.
-func (b *bundles) watch(selector string, uid types.UID) (*bundleWatch, error) {
+func (b *bundles) watch(selector string, uid types.UID) *bundleWatch {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	w := b.watches[selector]
 	if w == nil {
-		w = &bundleWatch{pods: map[types.UID]bool{}, failing: make(chan struct{}), informer: informers.NewFilteredClusterTrustBundleInformer(b.client, 0, nil,
-			func(o *metav1.ListOptions) { o.FieldSelector = selector })}
-		failed := func(_ context.Context, _ *cache.Reflector, err error) {
-			if w.failed.Swap(&err) == nil {
-				close(w.failing)
-			}
-		}
-		if err := errors.Join(w.informer.SetTransform(anchorsOnly), w.informer.SetWatchErrorHandlerWithContext(failed)); err != nil {
-			return nil, err
-		}
+		w = &bundleWatch{selector: selector, said: make(chan struct{}), pods: map[types.UID]bool{}}
 		b.watches[selector] = w
 		b.look()
 	}
 	w.pods[uid] = true
-	return w, nil
+	return w
 }
 
-// anchorsOnly is what is kept of a bundle in memory.
-func anchorsOnly(o any) (any, error) {
-	if b, ok := o.(*v1beta1.ClusterTrustBundle); ok {
-		b.ManagedFields, b.Annotations = nil, nil
-	}
-	return o, nil
-}
-
-// known waits until the apiserver has said what there is, or could not be asked.
-func (w *bundleWatch) known(ctx context.Context) error {
+// known are all that are selected, once the apiserver has said.
+func (b *bundles) known(ctx context.Context, w *bundleWatch) ([]*v1beta1.ClusterTrustBundle, error) {
 	patience, cancel := context.WithTimeout(ctx, bundlePatience)
 	defer cancel()
-	synced := w.informer.HasSyncedChecker()
 	select {
-	case <-synced.Done():
-	case <-w.failing:
+	case <-w.said:
 	case <-patience.Done():
 	}
-	if cache.IsDone(synced) {
-		return nil
-	}
-	switch err := w.failed.Load(); {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case w.answered:
+		return slices.Clone(w.found), nil
 	case ctx.Err() != nil:
-		return ctx.Err()
-	case err == nil:
-		return errors.New("the apiserver has not answered yet")
-	case apierrors.IsNotFound(*err):
-		return errors.New("the apiserver has none in certificates.k8s.io/v1beta1; are they enabled there?")
-	default:
-		return *err
+		return nil, ctx.Err()
+	case w.failed == nil:
+		return nil, errors.New("the apiserver has not answered yet")
+	case apierrors.IsNotFound(w.failed):
+		return nil, errors.New("the apiserver has none in certificates.k8s.io/v1beta1; are they enabled there?")
 	}
+	return nil, w.failed
 }
 
 // forget that the pod needs any.
@@ -211,14 +189,69 @@ func (b *bundles) run(ctx context.Context, renewed func(types.UID)) error {
 			if running[w] != nil {
 				continue
 			}
-			if _, err := w.informer.AddEventHandler(b.teller(w, renewed)); err != nil {
-				return fmt.Errorf("watch ClusterTrustBundles: %w", err)
-			}
 			ctx, stop := context.WithCancel(ctx)
 			running[w] = stop
-			work.Go(func() { w.informer.RunWithContext(ctx) })
+			watched := b.reflector(w, renewed)
+			work.Go(func() { watched.Run(ctx) })
 		}
 	}
+}
+
+// reflector keeps true what is known of the selection.
+func (b *bundles) reflector(w *bundleWatch, renewed func(types.UID)) reflector.Reflector {
+	all := b.client.CertificatesV1beta1().ClusterTrustBundles()
+	source := &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			o.FieldSelector = w.selector
+			return all.List(ctx, o)
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (apiwatch.Interface, error) {
+			o.FieldSelector = w.selector
+			return all.Watch(ctx, o)
+		},
+	}
+	return reflector.Reflector{ListerWatcher: cache.ToListWatcherWithWatchListSemantics(source, b.client),
+		Example: &v1beta1.ClusterTrustBundle{}, WatchFor: 30 * time.Minute,
+		Store: reflector.NewReplica(anchorsOnly, func(found []*v1beta1.ClusterTrustBundle) { b.take(w, found, renewed) }),
+		Asked: func(err error) { b.fail(w, err) }}
+}
+
+// anchorsOnly is what is kept of a bundle in memory.
+func anchorsOnly(b *v1beta1.ClusterTrustBundle) *v1beta1.ClusterTrustBundle {
+	return &v1beta1.ClusterTrustBundle{ObjectMeta: metav1.ObjectMeta{Name: b.Name, Labels: b.Labels}, Spec: b.Spec}
+}
+
+// take takes in what there is now, and tells the pods if they know otherwise.
+func (b *bundles) take(w *bundleWatch, found []*v1beta1.ClusterTrustBundle, renewed func(types.UID)) {
+	same := func(x, y *v1beta1.ClusterTrustBundle) bool {
+		return x.Name == y.Name && x.Spec == y.Spec && labels.Equals(x.Labels, y.Labels)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	news := w.failed != nil || w.answered && !slices.EqualFunc(w.found, found, same)
+	if !w.answered && w.failed == nil {
+		close(w.said)
+	}
+	w.found, w.answered, w.failed = found, true, nil
+	for uid := range w.pods {
+		if news {
+			renewed(uid)
+		}
+	}
+}
+
+// fail notes why the apiserver has not answered yet. An answer that was given
+// holds on.
+func (b *bundles) fail(w *bundleWatch, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err == nil || w.answered {
+		return
+	}
+	if w.failed == nil {
+		close(w.said)
+	}
+	w.failed = err
 }
 
 func (b *bundles) wanted() map[*bundleWatch]bool {
@@ -229,32 +262,6 @@ func (b *bundles) wanted() map[*bundleWatch]bool {
 		out[w] = true
 	}
 	return out
-}
-
-// teller tells the pods that something came, went or changed. Of what was there
-// from the start they know.
-func (b *bundles) teller(w *bundleWatch, renewed func(types.UID)) cache.ResourceEventHandler {
-	tell := func() {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		for uid := range w.pods {
-			renewed(uid)
-		}
-	}
-	return cache.ResourceEventHandlerDetailedFuncs{
-		AddFunc: func(_ any, initial bool) {
-			if !initial {
-				tell()
-			}
-		},
-		UpdateFunc: func(old, now any) {
-			was, is := old.(*v1beta1.ClusterTrustBundle), now.(*v1beta1.ClusterTrustBundle)
-			if was.Spec != is.Spec || !labels.Equals(was.Labels, is.Labels) {
-				tell()
-			}
-		},
-		DeleteFunc: func(any) { tell() },
-	}
 }
 
 // anchors are the certificates of the bundles, each once. Their order is the same

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,9 +20,13 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 )
+
+// The library has those who fail wait for each other, by the real clock.
+func init() { utilruntime.ErrorHandlers = nil }
 
 // anchor is a PEM block with noise around it.
 func anchor(der string) string {
@@ -237,6 +242,31 @@ func TestTrustBundleSaysWhyItIsMissing(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		if got, err := i.TrustBundle(t.Context(), podOf("web"), byName("a")); err != nil || ders(t, got) != "A" {
 			t.Errorf("%q, %v", got, err)
+		}
+	})
+}
+
+// A pod that was told why there is none is told when there is.
+func TestPodsAreToldWhenTheApiserverAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := fake.NewClientset(bundle("a", "", "x", "A"))
+		var down atomic.Bool
+		down.Store(true)
+		api.PrependReactor("list", "clustertrustbundles", func(clienttesting.Action) (bool, runtime.Object, error) {
+			return down.Load(), nil, errors.New("connection refused")
+		})
+		i, told := trust(t, api)
+		if _, err := i.TrustBundle(t.Context(), podOf("web"), byName("a")); err == nil {
+			t.Error("no error")
+		}
+		time.Sleep(time.Minute)
+		if got := told(); len(got) > 0 {
+			t.Errorf("told in vain: %v", got)
+		}
+		down.Store(false)
+		time.Sleep(6 * time.Second)
+		if got := told(); len(got) != 1 || got[0] != "uid-of-web" {
+			t.Errorf("told: %v", got)
 		}
 	})
 }

@@ -117,7 +117,7 @@ func compareContainer(t *testing.T, f *fixture, o PodOptions, want *runtimeapi.C
 	if err != nil {
 		t.Fatal(err)
 	}
-	if req.Env, err = (env.Resolver{HostIPs: []string{f.Node.IP}}).Container(f.Pod, k, env.Surroundings{PodIPs: req.PodIPs}); err != nil {
+	if req.Env, err = (env.Resolver{}).Container(f.Pod, k, env.Surroundings{PodIPs: req.PodIPs, HostIPs: []string{f.Node.IP}}); err != nil {
 		t.Fatal(err)
 	}
 	if req.SubPaths, err = f.subPaths(t, c.opts.Pods.RootDir, k, req); err != nil {

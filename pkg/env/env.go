@@ -23,8 +23,6 @@ type Objects interface {
 // Resolver finds the variables of containers on this node.
 type Resolver struct {
 	Objects Objects
-	// HostIPs are the node's addresses, the primary first.
-	HostIPs []string
 	// Allocatable stands for a limit that a container doesn't have.
 	Allocatable v1.ResourceList
 	// Services are all that the pod may be told of; an error says that they are
@@ -50,6 +48,8 @@ func Values(vars []Var) map[string]string {
 // Surroundings are what a container finds when it is created.
 type Surroundings struct {
 	PodIPs []string
+	// HostIPs are the node's addresses, the primary first.
+	HostIPs []string
 	// Volumes are the host folders of the pod's volumes by their names.
 	Volumes map[string]string
 }
@@ -144,7 +144,7 @@ var errAbsent = errors.New("is optional and not there")
 func (b *building) valueFrom(from *v1.EnvVarSource) (string, error) {
 	switch {
 	case from.FieldRef != nil:
-		return b.Field(b.pod, from.FieldRef.FieldPath, b.at.PodIPs)
+		return Field(b.pod, from.FieldRef.FieldPath, b.at)
 	case from.ResourceFieldRef != nil:
 		return b.Resource(b.pod, b.container, from.ResourceFieldRef)
 	case from.ConfigMapKeyRef != nil:

@@ -26,7 +26,7 @@ func node() Resolver {
 		&v1.Secret{ObjectMeta: meta("plain"), Data: map[string][]byte{"A": []byte("hidden")}},
 	})
 	return Resolver{
-		Objects: store, HostIPs: []string{"10.0.0.1", "fd00::1"},
+		Objects:     store,
 		Allocatable: v1.ResourceList{"cpu": resource.MustParse("3500m"), "memory": resource.MustParse("4Gi"), "ephemeral-storage": resource.MustParse("10Gi"), "hugepages-2Mi": resource.MustParse("8Mi")},
 	}
 }
@@ -132,7 +132,7 @@ func TestField(t *testing.T) {
 		"status.podIP": "10.1.0.2", "status.podIPs": "10.1.0.2,fd00::2",
 		"spec.x": "error", "metadata.labels['x'": "error",
 	} {
-		got, err := node().Field(podFor(), path, []string{"fd00::2", "10.1.0.2"})
+		got, err := Field(podFor(), path, Surroundings{PodIPs: []string{"fd00::2", "10.1.0.2"}, HostIPs: []string{"10.0.0.1", "fd00::1"}})
 		if err != nil {
 			got = "error"
 		}
@@ -159,7 +159,7 @@ func TestPodIPs(t *testing.T) {
 	} {
 		p := podFor()
 		p.Spec.HostNetwork = c.hostNetwork
-		if got, err := (Resolver{HostIPs: c.hosts}).Field(p, "status.podIPs", c.given); got != c.want || err != nil {
+		if got, err := Field(p, "status.podIPs", Surroundings{PodIPs: c.given, HostIPs: c.hosts}); got != c.want || err != nil {
 			t.Errorf("on %v with %v: %q, %v; want %q", c.hosts, c.given, got, err, c.want)
 		}
 	}

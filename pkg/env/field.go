@@ -66,7 +66,7 @@ func ceil(value, unit int64) string {
 
 // Field is the pod's field at path (behaviour row 1.7-6). A pod in the host's
 // network has the node's addresses.
-func (r Resolver) Field(p *v1.Pod, path string, podIPs []string) (string, error) {
+func Field(p *v1.Pod, path string, at Surroundings) (string, error) {
 	if key, ok := subscript(path, "metadata.labels"); ok {
 		return p.Labels[key], nil
 	}
@@ -89,24 +89,25 @@ func (r Resolver) Field(p *v1.Pod, path string, podIPs []string) (string, error)
 	case "spec.serviceAccountName":
 		return p.Spec.ServiceAccountName, nil
 	case "status.podIP":
-		return first(r.podIPs(p, podIPs)), nil
+		return first(at.podIPs(p)), nil
 	case "status.podIPs":
-		return strings.Join(r.podIPs(p, podIPs), ","), nil
+		return strings.Join(at.podIPs(p), ","), nil
 	case "status.hostIP":
-		return first(r.HostIPs), nil
+		return first(at.HostIPs), nil
 	case "status.hostIPs":
-		return strings.Join(r.HostIPs, ","), nil
+		return strings.Join(at.HostIPs, ","), nil
 	}
 	return "", fmt.Errorf("fieldRef: unsupported fieldPath %q", path)
 }
 
 // podIPs are the pod's first address of each family, that of the node's primary
 // address before the other.
-func (r Resolver) podIPs(p *v1.Pod, given []string) []string {
+func (at Surroundings) podIPs(p *v1.Pod) []string {
+	given := at.PodIPs
 	if p.Spec.HostNetwork && len(given) == 0 {
-		given = r.HostIPs
+		given = at.HostIPs
 	}
-	primary := is4(first(r.HostIPs)) || len(r.HostIPs) == 0
+	primary := is4(first(at.HostIPs)) || len(at.HostIPs) == 0
 	var out []string
 	for _, family := range []bool{primary, !primary} {
 		for _, text := range given {

@@ -7,6 +7,8 @@ import (
 	"net"
 	"slices"
 	"time"
+
+	v1 "k8s.io/api/core/v1"
 )
 
 // Addresses are the node's own, at most one per family, the primary first: as
@@ -39,7 +41,7 @@ type Finder struct {
 	Name       string
 	Configured []net.IP // --node-ip; 0.0.0.0 or :: only asks for a family
 
-	named []net.IP // what the name stood for when it was last asked for
+	named []net.IP // what the name stood for when it was last asked for; nil: never
 }
 
 // lookupTime is how long the machine's resolver may take. A node must not wait
@@ -50,6 +52,13 @@ const lookupTime = time.Second
 // one, of the family asked for, IPv4 if none is: the name itself if it is an
 // address, what the name stands for, or the address that routes lead out from.
 func (f *Finder) Find(ctx context.Context) ([]string, error) {
+	f.lookUp(ctx)
+	return f.Known()
+}
+
+// Known is Find by what the name stood for when it was last looked up: it asks
+// nobody.
+func (f *Finder) Known() ([]string, error) {
 	local, err := locals()
 	if err != nil {
 		return nil, err
@@ -69,7 +78,6 @@ func (f *Finder) Find(ctx context.Context) ([]string, error) {
 		return []string{ip.String()}, nil
 	}
 	four := len(f.Configured) == 0 || f.Configured[0].To4() != nil
-	f.lookUp(ctx)
 	named := slices.DeleteFunc(slices.Clone(f.named), func(ip net.IP) bool { return !ours(ip) })
 	if i := slices.IndexFunc(named, func(ip net.IP) bool { return (ip.To4() != nil) == four }); i > 0 {
 		named = named[i:]
@@ -87,6 +95,9 @@ func (f *Finder) Find(ctx context.Context) ([]string, error) {
 
 // lookUp asks what the name stands for. While nobody answers, it is what it was.
 func (f *Finder) lookUp(ctx context.Context) {
+	if net.ParseIP(f.Name) != nil || len(f.Configured) > 0 && !f.Configured[0].IsUnspecified() {
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, lookupTime)
 	defer cancel()
 	found, err := net.DefaultResolver.LookupIP(ctx, "ip", f.Name)
@@ -130,4 +141,25 @@ func pick(local []net.IP, four bool) net.IP {
 		return nil
 	}
 	return local[i]
+}
+
+// HostIPs are the addresses that pods know the node by: the first of its object's,
+// of the internal ones if there are any, and the first of the other family
+// (behaviour row 1.3-15).
+func HostIPs(n *v1.Node) (out []string) {
+	four := false
+	for _, kind := range []v1.NodeAddressType{v1.NodeInternalIP, v1.NodeExternalIP} {
+		for _, a := range n.Status.Addresses {
+			ip := net.ParseIP(a.Address)
+			switch {
+			case a.Type != kind || ip == nil:
+			case len(out) == 0:
+				four = ip.To4() != nil
+				out = []string{ip.String()}
+			case len(out) == 1 && (ip.To4() != nil) != four:
+				out = append(out, ip.String())
+			}
+		}
+	}
+	return out
 }

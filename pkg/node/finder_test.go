@@ -1,12 +1,15 @@
 package node
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	v1 "k8s.io/api/core/v1"
 )
 
 func TestFinder(t *testing.T) {
@@ -69,5 +72,19 @@ func TestSystemInfo(t *testing.T) {
 	}
 	if got, err = SystemInfo(root, "v1"); err != nil || got.SystemUUID != "m1" {
 		t.Errorf("without DMI the UUID is %q, %v", got.SystemUUID, err)
+	}
+}
+
+func TestHostIPs(t *testing.T) {
+	for want, addresses := range map[string][]v1.NodeAddress{
+		"[]":                        {{Type: v1.NodeHostName, Address: "n1"}, {Type: v1.NodeInternalDNS, Address: "192.0.2.7"}},
+		"[192.0.2.1]":               {{Type: v1.NodeExternalIP, Address: "203.0.113.1"}, {Type: v1.NodeInternalIP, Address: "192.0.2.1"}, {Type: v1.NodeInternalIP, Address: "192.0.2.2"}},
+		"[192.0.2.1 fd00::1]":       {{Type: v1.NodeInternalIP, Address: "192.0.2.1"}, {Type: v1.NodeInternalIP, Address: "fd00::1"}, {Type: v1.NodeInternalIP, Address: "fd00::2"}},
+		"[fd00::1 203.0.113.1]":     {{Type: v1.NodeExternalIP, Address: "203.0.113.1"}, {Type: v1.NodeInternalIP, Address: "fd00:0::1"}},
+		"[203.0.113.1 2001:db8::1]": {{Type: v1.NodeExternalIP, Address: "203.0.113.1"}, {Type: v1.NodeExternalIP, Address: "2001:db8::1"}},
+	} {
+		if got := fmt.Sprint(HostIPs(&v1.Node{Status: v1.NodeStatus{Addresses: addresses}})); got != want {
+			t.Errorf("of %v: %s, want %s", addresses, got, want)
+		}
 	}
 }

@@ -5,13 +5,15 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
-	"k8s.io/apimachinery/pkg/util/wait"
 	apiwatch "k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/nodeagent/nodeagent/pkg/reflector"
 )
 
 // watch follows this node's own object, and no other.
@@ -27,11 +29,17 @@ func (r *Reporter) watch(ctx context.Context) error {
 			return nodes.Watch(ctx, o)
 		},
 	}, r.Client)
-	reflector := cache.NewReflectorWithOptions(source, &v1.Node{}, seen{r}, cache.ReflectorOptions{
-		Name:    "node " + r.Settings.Name,
-		Backoff: &wait.Backoff{Duration: firstRetry, Cap: lastRetry, Steps: 10, Factor: 2, Jitter: 1},
-	})
-	reflector.RunWithContext(ctx)
+	trouble := trouble{log: r.Log, what: "this node's object may not be watched"}
+	watched := reflector.Reflector{ListerWatcher: source, Example: &v1.Node{}, Store: seen{r},
+		Asked: func(err error) {
+			switch { // of an apiserver that doesn't answer those tell who write
+			case err == nil:
+				trouble.over()
+			case apierrors.IsForbidden(err):
+				trouble.failed(ctx, err)
+			}
+		}}
+	watched.Run(ctx)
 	return ctx.Err()
 }
 

@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/nodeagent/nodeagent/pkg/objects"
+	"github.com/nodeagent/nodeagent/pkg/reflector"
 )
 
 // APIName is the name of the source of pods that an apiserver has.
@@ -84,10 +85,10 @@ func (s *apiSource) Run(ctx context.Context, out chan<- Update) error {
 	s.refs = &references{client: s.Client, known: s.Objects, renew: s.Renew, answered: s.wake,
 		pods: map[types.UID][]objects.Key{}, watches: map[objects.Key]*objectWatch{}}
 	contact := contact{log: s.Log, missed: s.Missed}
-	watched := reflection{ListWatch: s.selection(), example: &v1.Pod{}, store: &bound{s: s, ctx: ctx},
-		least: 50 * time.Millisecond, most: time.Second, asked: contact.note}
+	watched := reflector.Reflector{ListerWatcher: s.selection(), Example: &v1.Pod{}, Store: &bound{s: s, ctx: ctx},
+		Least: 50 * time.Millisecond, Most: time.Second, Asked: contact.note}
 	var work sync.WaitGroup
-	work.Go(func() { watched.run(ctx) })
+	work.Go(func() { watched.Run(ctx) })
 	err := s.send(ctx, out)
 	work.Wait()
 	s.refs.work.Wait()

@@ -605,6 +605,38 @@ func TestPodsMissedDuringAnOutage(t *testing.T) {
 	}
 }
 
+// TestOlderStateAfterAnOutage: an apiserver that was restored knows less than
+// before, and its numbers begin below ours again.
+func TestOlderStateAfterAnOutage(t *testing.T) {
+	for name, since := range map[string]int{"numbers below ours": 0, "numbers beyond ours": 9} {
+		t.Run(name, func(t *testing.T) {
+			a := newAPITest(t)
+			a.server.put(configMap("settings", "old"))
+			a.server.put(apiPod("kept", mentions("settings")))
+			a.start()
+			a.expect("kept")
+			a.server.put(configMap("settings", "new"))
+			a.server.put(apiPod("new"))
+			a.expect("kept new")
+			end := a.server.outage()
+			before := a.server.dialed.Load()
+			a.until("it was noticed for both", func() bool { return a.server.dialed.Load() > before+8 })
+			a.server.forget(2)
+			for i := range since {
+				a.server.put(configMap(fmt.Sprint("other", i), ""))
+			}
+			end()
+			a.expect("kept")
+			a.until("the older object counts", func() bool {
+				m, err := a.known.ConfigMap("ns", "settings")
+				return err == nil && m.Data["key"] == "old"
+			})
+			a.server.put(apiPod("after"))
+			a.expect("kept after")
+		})
+	}
+}
+
 // BenchmarkStatusEcho is the cost of one status that comes back, with that many
 // pods on the node.
 func BenchmarkStatusEcho(b *testing.B) {

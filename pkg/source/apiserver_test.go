@@ -79,6 +79,13 @@ func (a *apiserver) outage() (end func()) {
 	return func() { a.down.Store(false) }
 }
 
+// forget has it know only the first n changes, as one that was restored.
+func (a *apiserver) forget(n int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.log = a.log[:n]
+}
+
 func resourceOf(o metav1.Object) string {
 	switch o.(type) {
 	case *v1.Pod:
@@ -209,7 +216,7 @@ func (a *apiserver) watch(w http.ResponseWriter, r *http.Request, s selection, n
 	for {
 		_ = http.NewResponseController(w).Flush()
 		a.mu.Lock()
-		news, more := a.log[version:], a.more
+		news, more := a.log[min(version, len(a.log)):], a.more
 		a.mu.Unlock()
 		for _, c := range news {
 			version++

@@ -1,7 +1,6 @@
 package source
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -21,6 +20,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/nodeagent/nodeagent/pkg/objects"
+	"github.com/nodeagent/nodeagent/pkg/reflector"
 )
 
 // linger is how long an object is still watched after the last pod that
@@ -125,10 +125,9 @@ func (r *references) watch(ctx context.Context, k objects.Key) *objectWatch {
 	ctx, end := context.WithCancel(ctx)
 	w := &objectWatch{question: r.known.Ask(k), ctx: ctx, end: end}
 	list, example := r.selection(k)
-	in := &replica{objects: map[string]objects.Object{}, tell: func(found []objects.Object) { r.tell(k, w, found) }}
-	watched := reflection{ListWatch: list, example: example, store: in,
-		least: 20 * time.Millisecond, most: 3 * time.Second, watchFor: 30 * time.Minute,
-		asked: func(err error) {
+	in := reflector.NewReplica(trimmed, func(found []objects.Object) { r.tell(k, w, found) })
+	watched := reflector.Reflector{ListerWatcher: list, Example: example, Store: in, WatchFor: 30 * time.Minute,
+		Asked: func(err error) {
 			if err != nil {
 				w.question.Fail(reason(err))
 			}
@@ -138,7 +137,7 @@ func (r *references) watch(ctx context.Context, k objects.Key) *objectWatch {
 		if k.Kind == objects.ConfigMap || k.Kind == objects.Secret {
 			pause(ctx, graphLag)
 		}
-		watched.run(ctx)
+		watched.Run(ctx)
 	})
 	return w
 }
@@ -216,43 +215,6 @@ func reason(err error) error {
 	}
 	return errors.New("no answer")
 }
-
-// replica is what an apiserver has of one selection, trimmed to what pods need.
-// It is a cache.ReflectorStore, used by one reflector.
-type replica struct {
-	objects map[string]objects.Object // by name
-	tell    func([]objects.Object)
-}
-
-func (r *replica) Add(o any) error    { return r.Update(o) }
-func (r *replica) Resync() error      { return nil }
-func (r *replica) Delete(o any) error { return r.change(func() { delete(r.objects, nameOf(o)) }) }
-
-func (r *replica) Update(o any) error {
-	return r.change(func() { r.objects[nameOf(o)] = trimmed(o.(objects.Object)) })
-}
-
-func (r *replica) Replace(all []any, _ string) error {
-	return r.change(func() {
-		clear(r.objects)
-		for _, o := range all {
-			r.objects[nameOf(o)] = trimmed(o.(objects.Object))
-		}
-	})
-}
-
-func (r *replica) change(make func()) error {
-	make()
-	r.tell(slices.SortedFunc(maps.Values(r.objects), func(a, b objects.Object) int { return cmp.Compare(a.GetName(), b.GetName()) }))
-	return nil
-}
-
-// Transformer has a list be trimmed while it is streamed.
-func (r *replica) Transformer() cache.TransformFunc {
-	return func(o any) (any, error) { return trimmed(o.(objects.Object)), nil }
-}
-
-func nameOf(o any) string { return o.(objects.Object).GetName() }
 
 // trimmed is what pods need of an object.
 func trimmed(o objects.Object) objects.Object {

@@ -85,7 +85,7 @@ func (w *Writer) planned(v view, now time.Time) (s step) {
 	switch {
 	case v.static():
 		s = planStatic(v.here, w.Node(), v.node, v.there, v.orphan, v.since, now)
-	case len(v.here) == 0 || v.there == nil:
+	case len(v.here) == 0 || v.there == nil || v.deleted:
 		return step{}
 	default:
 		s = plan(*v.here[0], w.Node(), v.there, v.since, now)

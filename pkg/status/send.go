@@ -101,6 +101,7 @@ func (k *known) took(before view, s step, newest *v1.Pod) {
 	switch {
 	case s.verb == idle:
 	case newest == nil:
+		k.deleted = s.verb == remove && !k.static()
 		if k.there != nil && before.there != nil && k.there.UID == before.there.UID {
 			k.there, k.refused = nil, nil
 		}

@@ -64,6 +64,9 @@ type known struct {
 	// refused is what the apiserver took without making it so: nothing is said
 	// twice about the copy that it answered with.
 	refused *refused
+	// deleted says that the apiserver took our deletion: what is heard of the pod
+	// after that is old, or its finalizers hold it.
+	deleted bool
 
 	news  bool      // it is to be looked at
 	busy  bool      // a call is under way
@@ -178,7 +181,7 @@ func (w *Writer) lookAtStatic() {
 // doubt has every pod asked for before it is written. The caller holds w.mu.
 func (w *Writer) doubt() {
 	for _, k := range w.pods {
-		k.unsure, k.wait = true, time.Time{}
+		k.unsure, k.deleted, k.wait = true, false, time.Time{}
 		w.look(k)
 	}
 }

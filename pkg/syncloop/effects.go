@@ -235,7 +235,7 @@ func (a *actor) request(ctx context.Context, p pod.Pod, act pod.Action) (cri.Cre
 	if req.Handler, err = a.loop.handler(p.Spec); err != nil {
 		return req, cri.ConfigError(act.Container, err)
 	}
-	if req.Env, err = a.loop.Env.Container(p.Spec, c, env.Surroundings{PodIPs: req.PodIPs, Volumes: req.Mounts}); err != nil {
+	if req.Env, err = a.loop.Env.Container(p.Spec, c, env.Surroundings{PodIPs: req.PodIPs, HostIPs: a.loop.Node().HostIPs, Volumes: req.Mounts}); err != nil {
 		return req, cri.ConfigError(act.Container, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.loop.Timeout)

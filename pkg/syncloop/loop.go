@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -219,15 +220,20 @@ func (l *Loop) RenewPod(uid types.UID) {
 // Node is the newest view of the node.
 func (l *Loop) Node() pod.Node { return *l.node.Load() }
 
-// setNode changes the node's view and has every pod planned anew if it did.
+// setNode changes the node's view and has every pod planned anew if it did. The
+// change may be made more than once: the runtime and the node's object are
+// followed side by side.
 func (l *Loop) setNode(change func(*pod.Node)) {
-	node := l.Node()
-	before := node
-	change(&node)
-	if before.Runtime == node.Runtime && before.Network == node.Network && before.RuntimeName == node.RuntimeName {
-		return
+	for {
+		before := l.node.Load()
+		node := *before
+		if change(&node); reflect.DeepEqual(*before, node) {
+			return
+		}
+		if l.node.CompareAndSwap(before, &node) {
+			break
+		}
 	}
-	l.node.Store(&node)
 	for _, a := range l.all() {
 		a.mail.put(pod.Tick{At: time.Now()})
 	}

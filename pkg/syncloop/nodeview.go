@@ -13,10 +13,14 @@ import (
 // askNodeTimeout bounds the look at the node's newest object.
 const askNodeTimeout = 10 * time.Second
 
-// SetNode tells the labels and taints of the node's object, by which pods are
-// let in from now on. Those that have their grant keep it.
-func (l *Loop) SetNode(labels map[string]string, taints []v1.Taint) {
+// SetNode tells of the node's object its labels and taints, by which pods are let
+// in from now on (those that have their grant keep it), and its addresses, none
+// if they are not known yet.
+func (l *Loop) SetNode(labels map[string]string, taints []v1.Taint, hostIPs []string) {
 	l.grants.setNode(labels, taints)
+	if len(hostIPs) > 0 {
+		l.setNode(func(n *pod.Node) { n.HostIPs = hostIPs })
+	}
 }
 
 func (g *grants) setNode(labels map[string]string, taints []v1.Taint) {

@@ -74,10 +74,10 @@ func TestAskNode(t *testing.T) {
 		asked := 0
 		l.AskNode = func(context.Context) error {
 			asked++
-			l.SetNode(map[string]string{"zone": "b"}, nil)
+			l.SetNode(map[string]string{"zone": "b"}, nil, nil)
 			return nil
 		}
-		l.SetNode(map[string]string{"zone": "a"}, nil)
+		l.SetNode(map[string]string{"zone": "a"}, nil, nil)
 		there, nowhere := fromAPI("there", 0, "1"), fromAPI("nowhere", 0, "1m")
 		there.Spec.NodeSelector = map[string]string{"zone": "b"}
 		nowhere.Spec.NodeSelector = map[string]string{"zone": "c"}
@@ -89,7 +89,7 @@ func TestAskNode(t *testing.T) {
 		if v := l.actor("nowhere").now.Load().Verdict; v.Reason != "NodeAffinity" {
 			t.Errorf("a pod of another zone: %+v", v)
 		}
-		l.SetNode(map[string]string{"zone": "a"}, []v1.Taint{{Key: "x", Effect: v1.TaintEffectNoExecute}})
+		l.SetNode(map[string]string{"zone": "a"}, []v1.Taint{{Key: "x", Effect: v1.TaintEffectNoExecute}}, nil)
 		b.deliver(nil, there, nowhere, fromAPI("late", 0, "1m"))
 		if p := l.actor("there").now.Load(); p.Phase != v1.PodRunning {
 			t.Errorf("a pod that runs does not any more: %s", p.Phase)

@@ -217,7 +217,7 @@ func (s shower) showPod(out payload, p *v1.Pod, items []v1.DownwardAPIVolumeFile
 		var err error
 		switch {
 		case item.FieldRef != nil:
-			value, err = s.Field(p, item.FieldRef.FieldPath, nil)
+			value, err = env.Field(p, item.FieldRef.FieldPath, env.Surroundings{})
 		case item.ResourceFieldRef == nil:
 			err = errors.New("has neither fieldRef nor resourceFieldRef")
 		case item.ResourceFieldRef.ContainerName == "":
