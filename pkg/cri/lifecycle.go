@@ -231,7 +231,7 @@ func (c *Client) dropFiles(s *runtimeapi.ContainerStatus) error {
 		err = errors.Join(err, removed(os.Remove(path)))
 	}
 	uid := types.UID(s.Labels[LabelPodUID])
-	return errors.Join(err, c.dropLog(ns, name, uid, k, s.GetMetadata().GetAttempt()))
+	return errors.Join(err, c.dropLog(ns, name, uid, k, s.GetMetadata().GetAttempt(), c.containerOf(s, "").NeverRan()))
 }
 
 // StopSandbox ends all that runs in the sandbox and takes its network down.

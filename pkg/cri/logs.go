@@ -68,8 +68,9 @@ func (c *Client) linkLog(namespace, name, container, id, log string) error {
 
 // dropLog removes the logs of one instance once a later one has logs of its
 // own: the newest logs outlive their container, for people and for the count
-// of restarts (behaviour row T4).
-func (c *Client) dropLog(namespace, name string, uid types.UID, container string, attempt uint32) error {
+// of restarts (behaviour row T4). Those of an instance that neverRan would count
+// one too many.
+func (c *Client) dropLog(namespace, name string, uid types.UID, container string, attempt uint32, neverRan bool) error {
 	folder, err := logFolder(namespace, name, uid)
 	if err != nil {
 		return err
@@ -89,7 +90,7 @@ func (c *Client) dropLog(namespace, name string, uid types.UID, container string
 	if err != nil {
 		return fmt.Errorf("read log folder of container %s: %w", container, err)
 	}
-	if highestLog(files) <= int64(attempt) {
+	if !neverRan && highestLog(files) <= int64(attempt) {
 		return nil
 	}
 	var errs []error

@@ -68,14 +68,20 @@ func TestDropLog(t *testing.T) {
 		touch(t, filepath.Join(logs, "main", name), "")
 	}
 	for _, attempt := range []uint32{1, 11, 5} {
-		if err := c.dropLog("default", "web", "u1", "main", attempt); err != nil {
+		if err := c.dropLog("default", "web", "u1", "main", attempt, false); err != nil {
 			t.Error(err)
 		}
 	}
 	if got := tree(t, logs); !slices.Equal(got, []string{"/main", "/main/0.log", "/main/11.log"}) {
 		t.Errorf("left are %v", got)
 	}
-	if err := c.dropLog("default", "web", "none", "main", 0); err != nil {
+	if err := c.dropLog("default", "web", "u1", "main", 11, true); err != nil {
+		t.Error(err)
+	}
+	if got := tree(t, logs); !slices.Equal(got, []string{"/main", "/main/0.log"}) {
+		t.Errorf("after the removal of one that never ran: %v", got)
+	}
+	if err := c.dropLog("default", "web", "none", "main", 0, false); err != nil {
 		t.Errorf("without a folder: %v", err)
 	}
 }

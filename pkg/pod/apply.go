@@ -72,9 +72,7 @@ func Apply(p Pod, event Event) Pod {
 		p = p.done(e)
 	case Logged:
 		at = e.At
-		for name, n := range e.Restarts {
-			p.remember(name, func(m *Memory) { m.Ran, m.Restarts = true, max(m.Restarts, n) })
-		}
+		p.logged(e.Restarts)
 		p.presumeLost(at)
 	case Renewed:
 		at = e.At
@@ -393,14 +391,14 @@ func (p Pod) finished() bool {
 		return true
 	}
 	for _, m := range inits(p.Spec) {
-		if k := p.Containers[m.Name].Known; k != nil && m.role == initial && k.State == Exited && !k.aborted() &&
+		if k := p.Containers[m.Name].Known; k != nil && m.role == initial && k.State == Exited && !p.aborted(*k) &&
 			k.ExitCode != 0 && !p.again(m, *k) && !p.mainsBegan() {
 			return true
 		}
 	}
 	for _, m := range mains(p.Spec) {
 		k := p.Containers[m.Name].Known
-		if k == nil || k.State != Exited || k.aborted() || p.again(m, *k) {
+		if k == nil || k.State != Exited || p.aborted(*k) || p.again(m, *k) {
 			return false
 		}
 	}

@@ -115,7 +115,7 @@ func (l *planner) advance(m member) bool {
 			l.start(m, *k)
 			return true
 		}
-		if k.aborted() && has(l.View, k.ID) {
+		if l.aborted(*k) && has(l.View, k.ID) {
 			l.do(Action{Kind: Remove, Container: m.Name, ID: k.ID, Why: "its start was given up before it ran"})
 			return true
 		}

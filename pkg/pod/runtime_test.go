@@ -104,7 +104,7 @@ func (w *world) loseSandbox(id string) {
 }
 
 // verbRuntime changes the runtime behind the agent's back and hints at it:
-// runtime dies|vanishes|unknown|starts|makes NAME, runtime loses|downs|removes sandbox
+// runtime dies|aborts [late]|vanishes|unknown|starts|makes NAME, runtime loses|downs|removes sandbox
 // (with its containers, without them, altogether),
 // runtime hides|shows all containers, runtime hints; the word quiet leaves out
 // the hint.
@@ -117,6 +117,9 @@ func (w *world) verbRuntime(a args, _ []string) string {
 		// What containerd shows of a start whose caller went away.
 		c.State, c.FinishedAt, c.ExitCode = Exited, w.now, 128
 		c.Reason, c.Message = "StartError", "failed to create containerd task: context canceled"
+		if a.has("late") { // the process was made
+			c.Message = `failed to start containerd task "x": context canceled`
+		}
 	case "vanishes":
 		id := c.ID
 		w.runtime.Containers = slices.DeleteFunc(w.runtime.Containers, func(c Container) bool { return c.ID == id })

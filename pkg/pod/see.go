@@ -61,12 +61,24 @@ func (p *Pod) newSandbox() {
 	}
 }
 
-// aborted says that the runtime gave the start up because the caller went away,
-// as ours do when the agent is killed: the program never ran, and the instance
-// does not count. That is how containerd tells it.
-func (c Container) aborted() bool {
+// NeverRan says that the program was not begun: the instance is but made, or the
+// runtime gave its start up before it had made the process.
+func (c Container) NeverRan() bool {
+	return c.State == Created || c.givenUp() && strings.HasPrefix(c.Message, "failed to create containerd task")
+}
+
+// givenUp says that the runtime gave the start up because the caller went away,
+// as ours do when the agent is killed. That is how containerd tells it.
+func (c Container) givenUp() bool {
 	return c.State == Exited && c.StartedAt.IsZero() && c.Reason == "StartError" &&
 		(strings.Contains(c.Message, "context canceled") || strings.Contains(c.Message, "context deadline exceeded"))
+}
+
+// aborted says that the instance does not count: its start was given up, and it
+// never ran. One that may have run for a moment counts where it may not run twice.
+func (p Pod) aborted(c Container) bool {
+	m, ok := find(p.Spec, c.Name)
+	return c.givenUp() && (c.NeverRan() || ok && restartable(p.Spec, m, c.ExitCode))
 }
 
 // is says whether the instance has this ID; none has.
@@ -97,7 +109,7 @@ func (p *Pod) instance(c Container, at time.Time) {
 		}
 		m.Known, m.Unmade = &c, false
 		m.Restarts = max(m.Restarts, int32(c.Attempt))
-		if !c.StartedAt.IsZero() {
+		if !c.StartedAt.IsZero() || c.givenUp() && !c.NeverRan() {
 			m.Ran = true
 		}
 		if c.State == Running && (old == nil || old.ID != c.ID || old.State == Created) {
@@ -108,7 +120,7 @@ func (p *Pod) instance(c Container, at time.Time) {
 			m.Tried = true
 		}
 	})
-	if c.State == Exited && !c.aborted() {
+	if c.State == Exited && !p.aborted(c) {
 		p.exited(c, at)
 	}
 }
@@ -181,6 +193,18 @@ func (p *Pod) presumeLost(at time.Time) {
 	}
 }
 
+// logged takes in the highest log numbers. The log of an instance that the runtime
+// still has, or that was removed before it ran, says nothing new.
+func (p *Pod) logged(highest map[string]int32) {
+	for name, n := range highest {
+		m := p.Containers[name]
+		if k := m.Known; k != nil && int32(k.Attempt) >= n || m.Unmade && m.Restarts >= n {
+			continue
+		}
+		p.remember(name, func(m *Memory) { m.Ran, m.Restarts = true, max(m.Restarts, n) })
+	}
+}
+
 // update puts what a call of ours returned into the view.
 func (p *Pod) update(c Container, at time.Time) {
 	i := slices.IndexFunc(p.View.Containers, func(o Container) bool { return o.ID == c.ID })
@@ -199,7 +223,7 @@ func (p *Pod) update(c Container, at time.Time) {
 func (p *Pod) drop(id string) {
 	p.View.Containers = slices.DeleteFunc(slices.Clone(p.View.Containers), func(c Container) bool { return c.ID == id || c.SandboxID == id })
 	for name, m := range p.Containers {
-		if k := m.Known; k != nil && (k.State == Created || k.aborted()) && !has(p.View, k.ID) {
+		if k := m.Known; k != nil && (k.State == Created || p.aborted(*k)) && !has(p.View, k.ID) {
 			p.remember(name, (*Memory).unmake)
 		}
 	}

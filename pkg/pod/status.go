@@ -110,7 +110,9 @@ func (p Pod) containerStatus(m member, n Node, now time.Time) v1.ContainerStatus
 		previous = mem.Last
 	case p.startsAgain(m, *k):
 		s.State.Waiting = p.waiting(m, n, now)
-		previous = k
+		if previous = k; p.aborted(*k) {
+			previous = mem.Last
+		}
 	default:
 		s.State.Terminated = p.terminated(n, *k)
 		previous = mem.Last
@@ -132,7 +134,7 @@ func (p Pod) startsAgain(m member, k Container) bool {
 	if p.Stop != nil {
 		return false
 	}
-	return p.again(m, k) || k.aborted() || m.role == initial && !p.present(&k) && !p.mainsBegan()
+	return p.again(m, k) || p.aborted(k) || m.role == initial && !p.present(&k) && !p.mainsBegan()
 }
 
 // waiting is why a container does not run (behaviour rows 1.3-17, 1.3-18).

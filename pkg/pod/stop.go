@@ -256,7 +256,7 @@ func (p Pod) livePhase() v1.PodPhase {
 	}
 	for _, m := range mains(p.Spec) {
 		mem := p.Containers[m.Name]
-		if !mem.Ran && mem.Last == nil && (mem.Known == nil || mem.Known.State == Created) || mem.Last == nil && p.hooking(mem) {
+		if !mem.Ran && mem.Last == nil && (mem.Known == nil || mem.Known.NeverRan()) || mem.Last == nil && p.hooking(mem) {
 			return v1.PodPending
 		}
 	}
