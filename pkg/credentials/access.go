@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -50,6 +51,9 @@ func readKubeconfig(path string) (k kubeconfig) {
 	}
 	cert, key := k.take(loaded)
 	config, err := clientcmd.NewNonInteractiveClientConfig(*loaded, loaded.CurrentContext, &clientcmd.ConfigOverrides{}, rules).ClientConfig()
+	if clientcmd.IsEmptyConfig(err) {
+		err = errors.New("it names no cluster")
+	}
 	if err == nil {
 		k.where, err = newAccess(rest.AnonymousClientConfig(config), raw)
 	}

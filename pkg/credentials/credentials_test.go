@@ -105,6 +105,10 @@ func TestOpenErrors(t *testing.T) {
 	if _, err := Open(b.opts); err == nil || !strings.Contains(err.Error(), b.opts.Kubeconfig) {
 		t.Errorf("not a kubeconfig: %v", err)
 	}
+	b.write("etc/kubelet.conf", nil)
+	if _, err := Open(b.opts); err == nil || !strings.Contains(err.Error(), b.opts.Kubeconfig+": it names no cluster") {
+		t.Errorf("an empty file: %v", err)
+	}
 }
 
 // TestReload: a changed certificate is used at once, by connections that are
