@@ -27,6 +27,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/probe"
 	"github.com/nodeagent/nodeagent/pkg/record"
 	"github.com/nodeagent/nodeagent/pkg/source"
+	"github.com/nodeagent/nodeagent/pkg/stats"
 	"github.com/nodeagent/nodeagent/pkg/syncloop"
 	"github.com/nodeagent/nodeagent/pkg/volumes"
 )
@@ -81,7 +82,8 @@ type parts struct {
 	sources []source.Source
 	loop    *syncloop.Loop
 	cluster *cluster // nil when the agent is on its own
-	api     *api     // nil when it is not served
+	stats   *stats.Stats
+	api     *api // nil when it is not served
 }
 
 func (a *Agent) build(root string) (*parts, error) {
@@ -148,6 +150,9 @@ func (a *Agent) build(root string) (*parts, error) {
 		joined.loop = loop
 	}
 	p := &parts{runtime: client, sources: sources, loop: loop, cluster: joined}
+	if p.stats, err = a.stats(root, loop, tree, client, vols); err != nil {
+		return nil, err
+	}
 	p.api, err = a.api(p)
 	return p, err
 }
@@ -165,6 +170,7 @@ func (a *Agent) run(ctx context.Context, root string, p *parts) error {
 		p.api.run(ctx, g)
 	}
 	g.Go(func() error { return p.loop.Run(ctx, updates) })
+	g.Go(func() error { return p.stats.Run(ctx) })
 	g.Go(func() error { return local.Serve(ctx, root, p.loop, a.log) })
 	g.Go(func() error { return a.serveHealth(ctx, p.loop.Hung) })
 	g.Go(func() error { return notify(ctx, a.log, p.loop.Hung) })
