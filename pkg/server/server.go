@@ -17,6 +17,7 @@ import (
 
 	"k8s.io/client-go/kubernetes"
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
+	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
 	"github.com/nodeagent/nodeagent/pkg/pod"
 )
@@ -42,6 +43,7 @@ type Options struct {
 	// on its own.
 	Client kubernetes.Interface
 	Pods   Pods
+	Stats  Stats
 	// Health are the checks of /healthz beside ping, by name.
 	Health []Check
 	Log    *slog.Logger
@@ -51,6 +53,11 @@ type Options struct {
 type Pods interface {
 	Pods() []pod.Pod
 	Node() pod.Node
+}
+
+// Stats is who knows what the node and its pods use.
+type Stats interface {
+	Summary(ctx context.Context, onlyCPUAndMemory bool) (*statsapi.Summary, error)
 }
 
 // Check says what is wrong, nil for nothing.
