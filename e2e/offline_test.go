@@ -122,7 +122,7 @@ func TestOutage(t *testing.T) {
 			t.Error("quiet was restarted")
 		}
 	}
-	if took := time.Since(returned); took > 5*time.Second {
+	if took := time.Since(returned); took > 15*time.Second {
 		t.Errorf("the statuses took %v", took)
 	}
 	j.waitGone("leaves")
@@ -133,7 +133,7 @@ func TestOutage(t *testing.T) {
 // waitKept waits until what the pods refer to is on disk.
 func (j *joined) waitKept() {
 	j.t.Helper()
-	j.eventually("services and objects are on disk", 20*time.Second, func() error {
+	j.eventually("services and objects are on disk", 30*time.Second, func() error {
 		files, err := filepath.Glob(filepath.Join(j.Root, "nodeagent/objects/*.json"))
 		if err != nil || !slices.ContainsFunc(files, func(f string) bool { return strings.Contains(f, "/Service-") }) ||
 			!slices.ContainsFunc(files, func(f string) bool { return strings.Contains(f, "/ConfigMap-") }) {

@@ -25,7 +25,7 @@ func TestAgentStopsInAnOutage(t *testing.T) {
 	<-time.After(20 * time.Second) // by now the waits between two attempts are long
 	began := time.Now()
 	j.must(j.Agent.Stop())
-	if took := time.Since(began); took > time.Second {
+	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("the agent stopped after %s", took)
 	} else {
 		t.Logf("the agent stopped after %s", took)

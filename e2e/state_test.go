@@ -112,7 +112,7 @@ func TestJobIsNotRunTwice(t *testing.T) {
 	p := b.ready("job")
 	b.must(b.Agent.Kill())
 	b.must(os.WriteFile(b.Lab.Dir+"/end", nil, 0o644))
-	b.eventually("it has ended", 10*time.Second, func() error {
+	b.eventually("it has ended", 30*time.Second, func() error {
 		if n := len(b.instances(string(p.UID))); n > 0 {
 			return fmt.Errorf("it runs")
 		}
