@@ -26,6 +26,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/pod"
 	"github.com/nodeagent/nodeagent/pkg/probe"
 	"github.com/nodeagent/nodeagent/pkg/record"
+	"github.com/nodeagent/nodeagent/pkg/server"
 	"github.com/nodeagent/nodeagent/pkg/source"
 	"github.com/nodeagent/nodeagent/pkg/syncloop"
 	"github.com/nodeagent/nodeagent/pkg/volumes"
@@ -35,13 +36,15 @@ import (
 type Agent struct {
 	config *config.Config
 	log    *slog.Logger
+	level  *slog.LevelVar // of log
 	fault  func(string)
 }
 
-// New makes an agent and touches nothing. fault is called at the points where
-// tests end the process, and may be nil.
-func New(c *config.Config, log *slog.Logger, fault func(string)) *Agent {
-	return &Agent{config: c, log: log, fault: fault}
+// New makes an agent and touches nothing. level is the one of log, which people
+// can change. fault is called at the points where tests end the process, and may
+// be nil.
+func New(c *config.Config, log *slog.Logger, level *slog.LevelVar, fault func(string)) *Agent {
+	return &Agent{config: c, log: log, level: level, fault: fault}
 }
 
 // Run runs the agent until ctx ends; the pods go on without it. Its error says
@@ -81,7 +84,8 @@ type parts struct {
 	sources []source.Source
 	loop    *syncloop.Loop
 	cluster *cluster // nil when the agent is on its own
-	api     *api     // nil when it is not served
+	checks  []server.Check
+	api     *api // nil when it is not served
 }
 
 func (a *Agent) build(root string) (*parts, error) {
@@ -147,12 +151,13 @@ func (a *Agent) build(root string) (*parts, error) {
 	if joined != nil {
 		joined.loop = loop
 	}
-	p := &parts{runtime: client, sources: sources, loop: loop, cluster: joined}
-	p.api, err = a.api(p)
+	p := &parts{runtime: client, sources: sources, loop: loop, cluster: joined, checks: healthChecks(loop.Hung)}
+	p.api, err = a.api(p, root)
 	return p, err
 }
 
 func (a *Agent) run(ctx context.Context, root string, p *parts) error {
+	k := &a.config.Kubelet
 	g, ctx := errgroup.WithContext(ctx)
 	updates := make(chan source.Update)
 	for _, s := range p.sources {
@@ -166,7 +171,7 @@ func (a *Agent) run(ctx context.Context, root string, p *parts) error {
 	}
 	g.Go(func() error { return p.loop.Run(ctx, updates) })
 	g.Go(func() error { return local.Serve(ctx, root, p.loop, a.log) })
-	g.Go(func() error { return a.serveHealth(ctx, p.loop.Hung) })
+	g.Go(func() error { return server.ServeHealth(ctx, k, p.checks, a.log) })
 	g.Go(func() error { return notify(ctx, a.log, p.loop.Hung) })
 	a.log.Info("agent is running", "version", config.GitVersion(), "node", a.config.Node.Name, "root", root)
 	return g.Wait()
