@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
 
@@ -42,6 +43,13 @@ type Options struct {
 	// on its own.
 	Client kubernetes.Interface
 	Pods   Pods
+	// Containers are looked into with it.
+	Containers Containers
+	// Await returns when it is true of the pod's newest value, when nothing is
+	// left of the pod, or when ctx ends.
+	Await func(ctx context.Context, uid types.UID, is func(pod.Pod) bool)
+	// Gate says whether a feature gate is on.
+	Gate func(name string) bool
 	// Health are the checks of /healthz beside ping, by name.
 	Health []Check
 	Log    *slog.Logger
@@ -65,12 +73,15 @@ type Server struct {
 	access  *access
 	log     *slog.Logger
 	tls     *tls.Config
+	busy    crowd
+	waits   waits
 }
 
 // New prepares the server; nothing listens yet. An error says which field of
 // the configuration cannot be used.
 func New(o Options) (*Server, error) {
-	s := &Server{options: o, log: o.Log, tls: o.TLS.Clone()}
+	s := &Server{options: o, log: o.Log, tls: o.TLS.Clone(), waits: waits{
+		open: openTimeout, idle: o.Config.StreamingConnectionIdleTimeout.Duration, last: lastWords}}
 	var err error
 	if s.access, err = newAccess(o); err != nil {
 		return nil, err
@@ -80,7 +91,7 @@ func New(o Options) (*Server, error) {
 	return s, nil
 }
 
-// Run serves until ctx ends.
+// Run serves until ctx ends, and returns when every request has.
 func (s *Server) Run(ctx context.Context) error {
 	address := net.JoinHostPort(s.options.Config.Address, fmt.Sprint(s.options.Config.Port))
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
@@ -93,8 +104,11 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 func (s *Server) serve(ctx context.Context, l net.Listener, h http.Handler) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer s.busy.wait()
+	defer cancel()
 	server := &http.Server{
-		Handler: h, TLSConfig: s.tls, BaseContext: func(net.Listener) context.Context { return ctx },
+		Handler: s.busy.serve(h), TLSConfig: s.tls, BaseContext: func(net.Listener) context.Context { return ctx },
 		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, ReadTimeout: streamTimeout, WriteTimeout: streamTimeout,
 		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
