@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -127,8 +128,11 @@ func (s *Server) listen(ctx context.Context, p port, config *tls.Config, h http.
 // serve answers who comes to l, with TLS if config says how, until ctx ends.
 // Requests under way are cut off then: none of them is worth waiting for.
 func serve(ctx context.Context, l net.Listener, config *tls.Config, h http.Handler, sizes limits, log *slog.Logger) error {
+	protocols := &http.Protocols{}
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(config != nil && slices.Contains(config.NextProtos, "h2"))
 	server := &http.Server{
-		Handler: h, TLSConfig: config,
+		Handler: h, TLSConfig: config, Protocols: protocols,
 		BaseContext: func(net.Listener) context.Context { return ctx }, ConnContext: withPeer,
 		ReadHeaderTimeout: sizes.header, IdleTimeout: sizes.idle, ReadTimeout: sizes.stream, WriteTimeout: sizes.stream,
 		MaxHeaderBytes: sizes.headerBytes, DisableGeneralOptionsHandler: true,
