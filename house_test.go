@@ -25,7 +25,9 @@ const module = "github.com/nodeagent/nodeagent"
 var layers = [][]string{
 	{"cmd", "e2e"},
 	{"pkg/agent"},
-	{"pkg/syncloop", "pkg/local"},
+	{"pkg/syncloop", "pkg/local", "pkg/server"},
+	// What the server tells of the node and its pods, from several rooms below.
+	{"pkg/stats"},
 	{"pkg/source", "pkg/cri", "pkg/volumes", "pkg/probe", "pkg/checkpoint", "pkg/config", "pkg/node", "pkg/dns", "pkg/logs",
 		"pkg/credentials", "pkg/status"},
 	// Below the others: what pods refer to, what their limits add up to, what

@@ -65,7 +65,7 @@ func joinedLab(t *testing.T, o lab.Options) *joined {
 		t.Fatal(err)
 	}
 	j := &joined{bed: &bed{l, a, t}, plane: p, client: p.Client(), ctl: p.KubectlCommand, ns: "test-" + l.ID}
-	a.Node = "node-" + l.ID
+	a.Node, a.ClientCA = "node-"+l.ID, p.CAFile()
 	a.Kubeconfig, err = p.NodeKubeconfig(a.Node)
 	j.must(err)
 	t.Cleanup(j.leave)

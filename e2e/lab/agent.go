@@ -20,6 +20,7 @@ type Agent struct {
 	Binary     string
 	Node       string         // the node's name. Default: lab
 	Kubeconfig string         // of the cluster to join; none: stands alone
+	ClientCA   string         // file of the CA of who may ask its API, which is served then, as kubeadm has it
 	Args       []string       // after the lab's own --config, --root-dir, --hostname-override, --kubeconfig
 	Env        []string       // NAME=value, added to this process's
 	Config     map[string]any // fields of KubeletConfiguration, over the lab's own
@@ -210,6 +211,11 @@ func (a *Agent) RemovePod(file string) error {
 
 func (a *Agent) writeConfig() error {
 	config := NodeConfig(a.lab.Runtime.Endpoint(), a.Manifests, a.PodLogs, a.lab.CgroupRoot)
+	if a.ClientCA != "" {
+		config["enableServer"] = true
+		config["authentication"] = map[string]any{"x509": map[string]any{"clientCAFile": a.ClientCA}}
+		delete(config, "authorization") // both by webhook, for which the default is enough
+	}
 	maps.Copy(config, a.Config)
 	data, err := yaml.Marshal(config)
 	if err != nil {

@@ -82,6 +82,7 @@ type parts struct {
 	sources []source.Source
 	loop    *syncloop.Loop
 	cluster *cluster // nil when the agent is on its own
+	api     *api     // nil when it is not served
 	series  *metrics.Series
 }
 
@@ -153,7 +154,9 @@ func (a *Agent) build(root string) (*parts, error) {
 	if joined != nil {
 		joined.loop = loop
 	}
-	return &parts{runtime: client, sources: sources, loop: loop, cluster: joined, series: series}, nil
+	p := &parts{runtime: client, sources: sources, loop: loop, cluster: joined, series: series}
+	p.api, err = a.api(p)
+	return p, err
 }
 
 func (a *Agent) run(ctx context.Context, root string, p *parts) error {
@@ -164,6 +167,9 @@ func (a *Agent) run(ctx context.Context, root string, p *parts) error {
 	}
 	if p.cluster != nil {
 		p.cluster.run(ctx, g)
+	}
+	if p.api != nil {
+		p.api.run(ctx, g)
 	}
 	g.Go(func() error { return p.loop.Run(ctx, updates) })
 	g.Go(func() error { return local.Serve(ctx, root, p.loop, a.log) })

@@ -1,0 +1,31 @@
+package server
+
+import (
+	"encoding/json"
+	"net/http"
+)
+
+// routes are the paths of the node's API and who answers them.
+func (s *Server) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /pods", s.pods)
+	mux.HandleFunc("GET /healthz", s.health)
+	return mux
+}
+
+func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
+	for _, c := range s.options.Health {
+		if err := c.Check(); err != nil {
+			http.Error(w, c.Name+": "+err.Error(), http.StatusInternalServerError)
+			return
+		}
+	}
+	_, _ = w.Write([]byte("ok"))
+}
+
+// reply writes v as JSON. The other end is gone if that fails; nobody is left
+// to tell.
+func reply(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v)
+}
