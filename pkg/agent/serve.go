@@ -26,9 +26,10 @@ func (a *Agent) api(p *parts) (*api, error) {
 	if !*k.EnableServer {
 		return nil, nil
 	}
-	options := server.Options{NodeName: a.config.Node.Name, Config: k, Pods: p.loop, Log: a.log}
+	options := server.Options{NodeName: a.config.Node.Name, Config: k, Pods: p.loop, Metrics: p.series, Log: a.log}
 	serving := credentials.ServingOptions{NodeName: a.config.Node.Name, HostName: a.config.Node.Name,
-		CertDir: a.config.Paths.CertDir, CertFile: k.TLSCertFile, KeyFile: k.TLSPrivateKeyFile, Log: a.log}
+		CertDir: a.config.Paths.CertDir, CertFile: k.TLSCertFile, KeyFile: k.TLSPrivateKeyFile, Log: a.log,
+		Metrics: p.series.Certificates.Server}
 	if p.cluster != nil {
 		client, err := kubernetes.NewForConfig(p.cluster.credentials.Config())
 		if err != nil {

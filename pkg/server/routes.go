@@ -10,12 +10,15 @@ func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /pods", s.pods)
 	mux.HandleFunc("GET /healthz", s.health)
+	s.measure(mux)
 	return mux
 }
 
-func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
+func (s *Server) health(w http.ResponseWriter, r *http.Request) {
 	for _, c := range s.options.Health {
-		if err := c.Check(); err != nil {
+		err := c.Check()
+		s.checked(r, c.Name, err)
+		if err != nil {
 			http.Error(w, c.Name+": "+err.Error(), http.StatusInternalServerError)
 			return
 		}

@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
 
+	"github.com/nodeagent/nodeagent/pkg/metrics"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 )
 
@@ -44,7 +45,9 @@ type Options struct {
 	Pods   Pods
 	// Health are the checks of /healthz beside ping, by name.
 	Health []Check
-	Log    *slog.Logger
+	// Metrics are the agent's own series, nil for none.
+	Metrics *metrics.Series
+	Log     *slog.Logger
 }
 
 // Pods is who knows of the pods.
@@ -89,7 +92,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	go s.access.run(ctx)
 	s.log.Info("serving the node's API", "address", l.Addr().String())
-	return s.serve(ctx, tls.NewListener(l, s.tls), s.access.guard(s.log, s.routes()))
+	return s.serve(ctx, tls.NewListener(l, s.tls), s.count(false, s.access.guard(s.log, s.routes())))
 }
 
 func (s *Server) serve(ctx context.Context, l net.Listener, h http.Handler) error {
