@@ -2,10 +2,7 @@ package syncloop
 
 import (
 	"fmt"
-	"net/http"
-	"net/http/httptest"
 	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -15,29 +12,15 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodeagent/nodeagent/pkg/metrics"
+	"github.com/nodeagent/nodeagent/pkg/metrics/metricstest"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 )
-
-// scraped are the values that a handler shows, by series with labels; 0 of what it
-// doesn't show.
-func scraped(h http.Handler) map[string]float64 {
-	w := httptest.NewRecorder()
-	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
-	out := map[string]float64{}
-	for line := range strings.Lines(w.Body.String()) {
-		name, value, ok := strings.Cut(strings.TrimSpace(line), " ")
-		if v, err := strconv.ParseFloat(value, 64); ok && err == nil {
-			out[name] = v
-		}
-	}
-	return out
-}
 
 // shows compares what the agent's own series show now.
 func (b *bench) shows(t *testing.T, want map[string]float64) {
 	t.Helper()
 	synctest.Wait()
-	got := scraped(b.series.Handler())
+	got := metricstest.Of(b.series.Handler())
 	for name, v := range want {
 		if got[name] != v {
 			t.Errorf("%s is %v, want %v", name, got[name], v)
@@ -49,7 +32,7 @@ var uidLabel = regexp.MustCompile(`pod_uid="([^"]+)"`)
 
 // checkSeries: series that name pods are of pods that have not ended.
 func (w *world) checkSeries() {
-	for series := range scraped(w.agent.series.Probes.Handler()) {
+	for series := range metricstest.Of(w.agent.series.Probes.Handler()) {
 		m := uidLabel.FindStringSubmatch(series)
 		if m == nil {
 			continue
@@ -103,12 +86,12 @@ func TestMetricsOfAStart(t *testing.T) {
 		}
 		want[`nodeagent_start_slot_wait_seconds_count`] = 8
 		b.shows(t, want)
-		ready := scraped(b.series.Handler())[`nodeagent_pod_start_step_seconds_sum{step="ready"}`]
+		ready := metricstest.Of(b.series.Handler())[`nodeagent_pod_start_step_seconds_sum{step="ready"}`]
 		if ready < 4.5 || ready > 6.5 {
 			t.Errorf("the pods took %v s to get ready; one does from 5 s on", ready)
 		}
 		b.series.Pods.Told("web", p.CreationTimestamp.Add(11*time.Second))
-		got := scraped(b.series.Handler())
+		got := metricstest.Of(b.series.Handler())
 		if total, sli := got["kubelet_pod_start_total_duration_seconds_sum"], got["kubelet_pod_start_sli_duration_seconds_sum"]; total != 11 || sli < 0 || sli > 1 {
 			t.Errorf("started in %v s, without the init container %v s", total, sli)
 		}
@@ -137,7 +120,7 @@ func TestMetricsOfWaitingForImages(t *testing.T) {
 		p.Containers = map[string]pod.Memory{"app": {Known: &pod.Container{ID: "c", State: pod.Running}, Instance: pod.Instance{ID: "c", PostStart: pod.HookDone}}}
 		w.observe(&p, &p, pod.Tick{})
 		s.Pods.Told("web", time.Now())
-		got := scraped(s.Handler())
+		got := metricstest.Of(s.Handler())
 		if total, sli := got["kubelet_pod_start_total_duration_seconds_sum"], got["kubelet_pod_start_sli_duration_seconds_sum"]; total != 50 || sli != 30 {
 			t.Errorf("started in %v s, without images %v s", total, sli)
 		}
@@ -153,7 +136,7 @@ func TestMetricsOfFailures(t *testing.T) {
 		object.Spec.Containers[0].EnvFrom = []v1.EnvFromSource{{ConfigMapRef: &v1.ConfigMapEnvSource{LocalObjectReference: v1.LocalObjectReference{Name: "missing"}}}}
 		b.deliver(nil, class, object, large)
 		b.shows(t, map[string]float64{`kubelet_admission_rejections_total{reason="OutOfcpu"}`: 1, `kubelet_active_pods{static="true"}`: 2})
-		got := scraped(b.series.Handler())
+		got := metricstest.Of(b.series.Handler())
 		for _, name := range []string{`kubelet_started_pods_errors_total`, `nodeagent_pod_step_errors_total{step="sandbox"}`,
 			`kubelet_started_containers_errors_total{code="CreateContainerConfigError",container_type="container"}`, `nodeagent_pod_step_errors_total{step="create"}`} {
 			if got[name] < 2 {
@@ -184,7 +167,7 @@ func TestMetricsOfFates(t *testing.T) {
 			`kubelet_working_pods{config="desired",lifecycle="terminated",static="true"}`:                  1,
 			`kubelet_working_pods{config="desired",lifecycle="terminated",static=""}`:                      1,
 		})
-		if kills := scraped(b.series.Handler())[`kubelet_pod_worker_duration_seconds_count{operation_type="kill"}`]; kills < 3 {
+		if kills := metricstest.Of(b.series.Handler())[`kubelet_pod_worker_duration_seconds_count{operation_type="kill"}`]; kills < 3 {
 			t.Errorf("three pods ended, in %v stretches of work", kills)
 		}
 		again := static("again", "a", "term=5s")
@@ -202,7 +185,7 @@ func TestMetricsOfAudits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, nil, func(*world) {})
 		b.deliver(nil, static("a", "u", "term=0s"))
-		before := scraped(b.series.Handler())
+		before := metricstest.Of(b.series.Handler())
 		b.locked(func() {
 			for _, c := range b.runtime.containers {
 				c.State = pod.Exited // and nobody is told
@@ -210,7 +193,7 @@ func TestMetricsOfAudits(t *testing.T) {
 		})
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
-		got := scraped(b.series.Handler())
+		got := metricstest.Of(b.series.Handler())
 		if n := got["nodeagent_audit_corrections_total"] - before["nodeagent_audit_corrections_total"]; n != 1 {
 			t.Errorf("%v corrections", n)
 		}
@@ -232,7 +215,7 @@ func TestMetricsOfProbes(t *testing.T) {
 		name := func(what, kind, pod, uid, result string) string {
 			return fmt.Sprintf(`prober_probe_%s{container="app",namespace="default",pod=%q,pod_uid=%q,probe_type=%q,result=%q}`, what, pod, uid, kind, result)
 		}
-		got := scraped(b.series.Probes.Handler())
+		got := metricstest.Of(b.series.Probes.Handler())
 		if well, ill := got[name("total", "Readiness", "web", "u", "successful")], got[name("total", "Readiness", "web", "u", "failed")]; well < 50 || ill < 4 || ill > 6 {
 			t.Errorf("%v attempts passed and %v failed; it is up from 5 s on", well, ill)
 		}
@@ -240,12 +223,12 @@ func TestMetricsOfProbes(t *testing.T) {
 			t.Errorf("%v attempts were timed", took)
 		}
 		b.deliver(nil, other)
-		for series := range scraped(b.series.Probes.Handler()) {
+		for series := range metricstest.Of(b.series.Probes.Handler()) {
 			if strings.Contains(series, `pod="web"`) {
 				t.Errorf("after the pod is gone: %s", series)
 			}
 		}
-		if got := scraped(b.series.Probes.Handler())[name("total", "Liveness", "other", "v", "successful")]; got < 100 {
+		if got := metricstest.Of(b.series.Probes.Handler())[name("total", "Liveness", "other", "v", "successful")]; got < 100 {
 			t.Errorf("the other pod's attempts: %v", got)
 		}
 	})
