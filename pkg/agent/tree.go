@@ -83,12 +83,20 @@ func (t *tree) enforce(ctx context.Context, made *cgroups.Tree) error {
 	return err
 }
 
-// parent is the pod's cgroup for CRI.
-func (t *tree) parent(p *v1.Pod) string {
+// Parent is the pod's cgroup, for CRI and for what the pod uses.
+func (t *tree) Parent(p *v1.Pod) string {
 	if made := t.made.Load(); made != nil {
 		return made.Parent(p)
 	}
 	return ""
+}
+
+// Tiers implements stats.Places.
+func (t *tree) Tiers() []string {
+	if made := t.made.Load(); made != nil {
+		return made.Tiers()
+	}
+	return nil
 }
 
 // took times an operation until its end.

@@ -1,60 +1,36 @@
 package server
 
 import (
+	"context"
+	"io"
 	"net/http"
-	"slices"
-	"strings"
+
+	"github.com/nodeagent/nodeagent/pkg/stats/exposition"
 )
 
-// roots are the first parts of the node API's paths, by which requests are
-// counted; of metrics the second too.
-var roots = []string{"attach", "checkpoint", "configz", "containerLogs", "debug", "exec", "flagz", "healthz", "logs", "metrics",
-	"metrics/cadvisor", "metrics/probes", "metrics/resource", "metrics/slis", "pods", "portForward", "run", "runningpods", "stats", "statusz", "ui"}
-
-// rootOf is what a path is counted as: never something that a caller made up.
-func rootOf(path string) string {
-	parts := strings.SplitN(strings.TrimPrefix(path, "/"), "/", 3)
-	root := parts[0]
-	if root == "metrics" && len(parts) > 1 {
-		root += "/" + parts[1]
-	}
-	if slices.Contains(roots, root) {
-		return root
-	}
-	return "other"
+// Cadvisor is who samples all cgroups in full.
+type Cadvisor interface {
+	Scrape(context.Context) *exposition.Cadvisor
 }
 
-// count counts and times every request, those that are refused too. readOnly is
-// of the port that asks nobody who they are.
-func (s *Server) count(readOnly bool, h http.Handler) http.Handler {
-	if s.options.Metrics == nil {
-		return h
-	}
-	to := s.options.Metrics.Requests
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		root := rootOf(r.URL.Path)
-		defer to.Begin(r.Method, root, readOnly)()
-		if strings.EqualFold(r.Header.Get("Upgrade"), "websocket") && slices.Contains([]string{"exec", "attach", "portForward"}, root) {
-			to.Stream(strings.ToLower(root))
-		}
-		h.ServeHTTP(w, r)
-	})
+// cadvisor is what all cgroups use, for Prometheus (behaviour row 1.21-6).
+func (s *Server) cadvisor(w http.ResponseWriter, r *http.Request) {
+	scrape := s.options.Cadvisor.Scrape(r.Context())
+	s.expose(w, r, func(w io.Writer) error { return exposition.WriteCadvisor(w, scrape) })
 }
 
-// measure adds the paths of the agent's own series (behaviour rows 1.20-7, 1.21-4).
-func (s *Server) measure(mux *http.ServeMux) {
-	m := s.options.Metrics
-	if m == nil {
-		return
+// resource is what metrics-server asks for: CPU, memory and swap of the node and
+// its pods as /stats/summary tells them (behaviour row 1.21-5).
+func (s *Server) resource(w http.ResponseWriter, r *http.Request) {
+	summary, err := s.options.Stats.Summary(r.Context(), true)
+	if err != nil && r.Context().Err() == nil { // else nobody is left to tell
+		s.log.Error("/metrics/resource has no figures", "error", err)
 	}
-	mux.Handle("GET /metrics", m.Handler())
-	mux.Handle("GET /metrics/probes", m.Probes.Handler())
-	mux.Handle("/metrics/slis", m.Health.Handler())
+	s.expose(w, r, func(w io.Writer) error { return exposition.WriteResource(w, summary) })
 }
 
-// checked tells how a check of the agent's health went.
-func (s *Server) checked(r *http.Request, name string, err error) {
-	if s.options.Metrics != nil {
-		s.options.Metrics.Health.Checked(r.Context(), name, err == nil)
+func (s *Server) expose(w http.ResponseWriter, r *http.Request, write func(io.Writer) error) {
+	if err := exposition.Serve(w, r, write); err != nil {
+		s.log.Debug("a scraper went away", "path", r.URL.Path, "error", err)
 	}
 }

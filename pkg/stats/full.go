@@ -15,9 +15,16 @@ func (f files) rest(r *reader, spec *info.ContainerSpec, s *info.ContainerStats)
 	} else {
 		f.rest1(r, spec, s)
 	}
+	io := &s.DiskIo
+	for _, disks := range [][]info.PerDiskStats{io.IoServiceBytes, io.IoServiced, io.IoCostUsage, io.IoCostWait, io.IoCostIndebt, io.IoCostIndelay} {
+		r.name(disks)
+	}
+	f.held(r, &s.Processes)
 	s.Processes.ThreadsCurrent = r.number(f.path("pids", "pids.current"))
-	s.Processes.ThreadsMax = r.number(f.path("pids", "pids.max"))
-	spec.Processes.Limit = s.Processes.ThreadsMax
+	spec.Processes.Limit = r.number(f.path("pids", "pids.max"))
+	if spec.Processes.Limit < unlimited {
+		s.Processes.ThreadsMax = spec.Processes.Limit // without one it is 0
+	}
 	spec.HasProcesses = true
 }
 
@@ -136,10 +143,23 @@ func disks2(table []byte, io *info.DiskIoStats) {
 				served.Stats["Write"] = n
 			case "dios":
 				served.Stats["Discard"] = n
+			case "cost.usage":
+				io.IoCostUsage = append(io.IoCostUsage, cost(major, minor, n))
+			case "cost.wait":
+				io.IoCostWait = append(io.IoCostWait, cost(major, minor, n))
+			case "cost.indebt":
+				io.IoCostIndebt = append(io.IoCostIndebt, cost(major, minor, n))
+			case "cost.indelay":
+				io.IoCostIndelay = append(io.IoCostIndelay, cost(major, minor, n))
 			}
 		}
 		io.IoServiceBytes, io.IoServiced = append(io.IoServiceBytes, moved), append(io.IoServiced, served)
 	}
+}
+
+// cost is a time in µs by the model of the disk, if it has one.
+func cost(major, minor, us uint64) info.PerDiskStats {
+	return info.PerDiskStats{Major: major, Minor: minor, Stats: map[string]uint64{"Count": us}}
 }
 
 func device(text []byte) (major, minor uint64, ok bool) {

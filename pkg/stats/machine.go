@@ -40,6 +40,11 @@ func (s *Sampler) machine(r *reader, d Depth) reading {
 	stats.DiskIo.PSI = r.pressure("/proc/pressure/io")
 	stats.Network = interfaces(r.bytes("/proc/self/net/dev"))
 	spec.HasNetwork = len(stats.Network.Interfaces) > 0
+	if d == Full {
+		stats.Filesystem = mounted(r)
+		spec.HasFilesystem = true
+		stats.Processes.Ulimits = r.openLimit("/proc/1/limits")
+	}
 	return got
 }
 

@@ -18,6 +18,9 @@ type reader struct {
 	buf []byte
 	// err is the first that a call found, other than that a file isn't there.
 	err error
+	// disks by major and minor, and names of entries, which are used again.
+	disks map[[2]uint64]string
+	names []string
 }
 
 // bytes are what the file holds, until the next call; nothing of one that isn't

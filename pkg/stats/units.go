@@ -76,7 +76,7 @@ func (s *Sampler) one(r *reader, c Container, d Depth) reading {
 	f := files{s.files, c.Cgroup}
 	c.Spec, c.Stats = &info.ContainerSpec{CreationTime: c.Started, Image: c.Image}, &info.ContainerStats{}
 	there := f.usage(r, c.Spec, c.Stats)
-	if there && c.Kind == KindContainer {
+	if there && c.Kind == KindContainer && d == Usage {
 		c.Stats.Processes.ProcessCount, _ = f.processes(r)
 		c.Spec.HasProcesses = true
 	}
@@ -117,7 +117,11 @@ func (s *Sampler) pod(r *reader, u *unit, p pod.Pod, parent string, d Depth) rea
 		}
 	}
 	if c, ok := inside(KindSandbox, sandbox.ID); ok && d == Full {
-		add(s.one(r, c, d))
+		box := s.one(r, c, d)
+		if len(box.containers) > 0 { // also of one that has the node's network
+			s.network(r, &box.containers[0], c.Cgroup)
+		}
+		add(box)
 	}
 	for _, instance := range running(p) {
 		c, ok := inside(KindContainer, instance.ID)

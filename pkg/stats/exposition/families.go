@@ -260,12 +260,19 @@ var memoryFamilies = []family{
 		func(s *info.ContainerStats) float64 { return float64(s.OOMEvents) }),
 }
 
+// network is for what an interface did. A pod's network is its sandbox's: with the
+// pod's own cgroup, which /stats/summary tells it of, it would be there twice.
 func network(name, help string, value func(*info.InterfaceStats) uint64) family {
-	return many(name, help, counter, []string{"interface"}, func(r *rows, s *info.ContainerStats) {
-		for i := range s.Network.Interfaces {
-			r.add(float64(value(&s.Network.Interfaces[i])), s.Network.Interfaces[i].Name)
-		}
-	})
+	return family{
+		head: head{name: name, help: help, kind: counter, labels: []string{"interface"}},
+		stats: func(r *rows, c *stats.Container) {
+			for i := range c.Stats.Network.Interfaces {
+				if of := &c.Stats.Network.Interfaces[i]; c.Kind != stats.KindPod {
+					r.add(float64(value(of)), of.Name)
+				}
+			}
+		},
+	}
 }
 
 var networkFamilies = []family{

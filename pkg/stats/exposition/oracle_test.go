@@ -36,7 +36,12 @@ func (s samples) GetRequestedContainersInfo(string, v2.RequestOptions) (map[stri
 	}
 	all := map[string]*info.ContainerInfo{}
 	for i := range s.Containers {
-		c := &s.Containers[i]
+		c := s.Containers[i]
+		if c.Kind == stats.KindPod { // whose network is its sandbox's
+			stats := *c.Stats
+			stats.Network = info.NetworkStats{}
+			c.Stats = &stats
+		}
 		all[c.Cgroup] = &info.ContainerInfo{
 			ContainerReference: info.ContainerReference{Name: c.Cgroup},
 			Spec:               *c.Spec, Stats: []*info.ContainerStats{c.Stats},
@@ -65,6 +70,9 @@ func (s samples) labels(of *info.ContainerInfo) map[string]string {
 	c := s.Containers[i]
 	if c.Kind != stats.KindContainer {
 		c.Name = ""
+	}
+	if c.Kind == stats.KindSandbox {
+		c.Image = s.SandboxImage
 	}
 	return map[string]string{"id": c.Cgroup, "name": c.ID, "image": c.Image, "container": c.Name, "pod": c.Pod, "namespace": c.Namespace}
 }

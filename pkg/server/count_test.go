@@ -48,8 +48,9 @@ func TestRequestsAreCounted(t *testing.T) {
 func TestMetricsAreServed(t *testing.T) {
 	series := metrics.New(metrics.Build{Node: "n1"})
 	series.Probes.Attempt(metrics.Probe{Pod: "web"}, "successful", 1)
-	series.Health.Checked(t.Context(), "ping", true)
 	mux := http.NewServeMux()
+	installHealth(mux, nil)
+	mux.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/healthz", nil))
 	(&Server{options: Options{Metrics: series}}).measure(mux)
 	for path, want := range map[string]string{
 		"/metrics": `kubelet_node_name{node="n1"}`, "/metrics/slis": `kubernetes_healthcheck{name="ping",type="healthz"}`,
