@@ -44,6 +44,7 @@ func (s *Server) addReadable(mux *http.ServeMux) {
 	mux.HandleFunc("GET /pods", s.pods)
 	mux.HandleFunc("GET /stats/summary", s.summary)
 	mux.HandleFunc("POST /stats/summary", s.summary)
+	s.measure(mux)
 	mux.HandleFunc("GET /metrics/cadvisor", s.cadvisor)
 	mux.HandleFunc("GET /metrics/resource", s.resource)
 }

@@ -108,6 +108,7 @@ func (a *actor) step(ctx context.Context) (wake time.Time, gone bool) {
 	actions, wake := pod.Plan(a.pod, a.loop.Node(), time.Now())
 	for _, act := range actions {
 		if act.Kind == pod.Forget {
+			a.watch.planned(&a.pod)
 			a.log.Info("pod is gone")
 			return wake, true
 		}
