@@ -11,6 +11,8 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /pods", s.pods)
 	mux.HandleFunc("GET /stats/summary", s.summary)
 	mux.HandleFunc("POST /stats/summary", s.summary)
+	mux.HandleFunc("GET /metrics/cadvisor", s.cadvisor)
+	mux.HandleFunc("GET /metrics/resource", s.resource)
 	mux.HandleFunc("GET /healthz", s.health)
 	return mux
 }

@@ -20,6 +20,7 @@ import (
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
 	"github.com/nodeagent/nodeagent/pkg/pod"
+	"github.com/nodeagent/nodeagent/pkg/stats/exposition"
 )
 
 // The limits of a connection (behaviour row 1.20-20). A stream of a followed
@@ -44,6 +45,8 @@ type Options struct {
 	Client kubernetes.Interface
 	Pods   Pods
 	Stats  Stats
+	// Cadvisor has what only /metrics/cadvisor tells.
+	Cadvisor Cadvisor
 	// Health are the checks of /healthz beside ping, by name.
 	Health []Check
 	Log    *slog.Logger
@@ -58,6 +61,11 @@ type Pods interface {
 // Stats is who knows what the node and its pods use.
 type Stats interface {
 	Summary(ctx context.Context, onlyCPUAndMemory bool) (*statsapi.Summary, error)
+}
+
+// Cadvisor is who samples all cgroups in full.
+type Cadvisor interface {
+	Scrape(context.Context) *exposition.Cadvisor
 }
 
 // Check says what is wrong, nil for nothing.

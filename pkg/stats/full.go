@@ -8,9 +8,6 @@ import (
 	info "github.com/google/cadvisor/info/v1"
 )
 
-// noLimit is what the kernel calls "max".
-const noLimit = 1<<64 - 1
-
 // rest reads what only /metrics/cadvisor tells.
 func (f files) rest(r *reader, spec *info.ContainerSpec, s *info.ContainerStats) {
 	if f.v2 {
@@ -25,7 +22,7 @@ func (f files) rest(r *reader, spec *info.ContainerSpec, s *info.ContainerStats)
 	f.held(r, &s.Processes)
 	s.Processes.ThreadsCurrent = r.number(f.path("pids", "pids.current"))
 	spec.Processes.Limit = r.number(f.path("pids", "pids.max"))
-	if spec.Processes.Limit != noLimit {
+	if spec.Processes.Limit < unlimited {
 		s.Processes.ThreadsMax = spec.Processes.Limit // without one it is 0
 	}
 	spec.HasProcesses = true
