@@ -36,6 +36,8 @@ var layers = [][]string{
 	{"pkg/ledger"},
 	// And how files are written whole, and how one follows what an apiserver has.
 	{"pkg/pod", "pkg/manifest", "pkg/record", "pkg/reflector"},
+	// What the agent counts of its own work; anybody may tell it.
+	{"pkg/metrics"},
 }
 
 // ownContext are the files that begin a context though they are no main.

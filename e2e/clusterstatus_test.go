@@ -196,6 +196,7 @@ func quietRestarts(j *joined) {
 // TestClusterOutage: pods go on while the apiserver is away, and soon after its
 // return it knows how they are.
 func TestClusterOutage(t *testing.T) {
+	t.Parallel()
 	p, err := lab.StartControlPlane(t, lab.ControlPlaneOptions{})
 	if err != nil {
 		t.Fatal(err)

@@ -169,6 +169,7 @@ func TestNodeIsNotRegistered(t *testing.T) {
 // TestLeaseOverFrozenPath: after a time in which the way to the apiserver silently
 // swallowed everything, lease and status go on within 15 seconds.
 func TestLeaseOverFrozenPath(t *testing.T) {
+	t.Parallel()
 	j := joinedBed(t, cluster(t), lab.Containerd2)
 	j.join()
 	j.eventually("the lease is held", 30*time.Second, func() error { _, err := j.lease(); return err })

@@ -10,6 +10,7 @@ import (
 // TestAgentStopsInAnOutage: an agent that was started in an outage and is told to
 // stop does not wait for the apiserver, however long it tried already.
 func TestAgentStopsInAnOutage(t *testing.T) {
+	t.Parallel()
 	p, err := lab.StartControlPlane(t, lab.ControlPlaneOptions{})
 	if err != nil {
 		t.Fatal(err)

@@ -106,9 +106,11 @@ type unit struct {
 	began time.Time
 }
 
-// rate of CPU use: between base and last.
+// rate of CPU use since base, or, as long as there is none, since last, the
+// newest point that is to be the next base.
 type rate struct {
 	base, last point
+	nanoCores  *uint64
 }
 
 type point struct {
@@ -220,7 +222,7 @@ func (s *Sampler) end(u *unit, got reading) {
 	for i := range got.containers {
 		c := &got.containers[i]
 		r := u.last[c.Cgroup].next(point{c.Stats.Timestamp, c.Stats.Cpu.Usage.Total})
-		c.NanoCores = r.nanoCores()
+		c.NanoCores = r.nanoCores
 		rates[c.Cgroup] = r
 	}
 	for _, c := range u.good {
@@ -243,24 +245,23 @@ func (s *Sampler) finish(units []*unit, began time.Time, depth Depth) []Containe
 	return all
 }
 
-// next takes a new point. The base moves up once the last point is a window
-// away from it.
+// next takes a new point. One that comes within the window of the last is
+// compared with the base, and takes nobody's place.
 func (r rate) next(p point) rate {
-	switch {
-	case r.last.at.IsZero(), p.usage < r.last.usage, p.at.Sub(r.last.at) > remembered:
-		return rate{last: p} // nothing to compare with
-	case r.base.at.IsZero(), p.at.Sub(r.last.at) >= window, r.last.at.Sub(r.base.at) >= window:
-		return rate{base: r.last, last: p}
+	switch gap := p.at.Sub(r.last.at); {
+	case r.last.at.IsZero(), p.usage < r.last.usage, gap > remembered: // nothing to compare with
+		return rate{last: p}
+	case gap >= window:
+		r.base, r.last = r.last, p
 	}
-	return rate{base: r.base, last: p}
-}
-
-// nanoCores is nil when there is no sample before.
-func (r rate) nanoCores() *uint64 {
-	d := r.last.at.Sub(r.base.at)
-	if r.base.at.IsZero() || d <= 0 {
-		return nil
+	from := r.base
+	if from.at.IsZero() {
+		from = r.last
 	}
-	n := uint64(float64(r.last.usage-r.base.usage) / d.Seconds())
-	return &n
+	r.nanoCores = nil
+	if d := p.at.Sub(from.at); d > 0 {
+		n := uint64(float64(p.usage-from.usage) / d.Seconds())
+		r.nanoCores = &n
+	}
+	return r
 }
