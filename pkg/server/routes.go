@@ -22,6 +22,7 @@ func (s *Server) routes() http.Handler {
 	if s.options.Gate("ContainerCheckpoint") {
 		mux.HandleFunc("POST /checkpoint/{namespace}/{pod}/{container}", s.checkpoint)
 	}
+	s.addStreams(mux)
 	s.addProcess(mux)
 	s.addLogs(mux)
 	s.addZPages(mux) // last: they list the others
