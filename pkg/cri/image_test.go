@@ -208,7 +208,7 @@ func TestPullIsShared(t *testing.T) {
 		pulls := newPulls(ImageOptions{})
 		results := make(chan error, 10)
 		want := func(ctx context.Context) {
-			got, err := pulls.do(ctx, "key", s.pull)
+			got, err := pulls.do(ctx, "key", nil, s.pull)
 			if err == nil && got.ref != "done" {
 				err = errors.New("nothing pulled")
 			}
@@ -245,7 +245,7 @@ func TestPullEndsWithItsLastUser(t *testing.T) {
 		results := make(chan error)
 		for range 2 {
 			go func() {
-				_, err := pulls.do(ctx, "key", s.pull)
+				_, err := pulls.do(ctx, "key", nil, s.pull)
 				results <- err
 			}()
 		}
@@ -259,7 +259,7 @@ func TestPullEndsWithItsLastUser(t *testing.T) {
 			t.Errorf("%d pulls go on after %v, %d flights left", s.now.Load(), time.Since(began), len(pulls.flying))
 		}
 		// The next who wants it begins anew.
-		if _, err := pulls.do(t.Context(), "key", s.pull); err != nil || s.began.Load() != 2 {
+		if _, err := pulls.do(t.Context(), "key", nil, s.pull); err != nil || s.began.Load() != 2 {
 			t.Errorf("second pull: %v, %d began", err, s.began.Load())
 		}
 	})
@@ -285,7 +285,7 @@ func TestPullLimits(t *testing.T) {
 				results := make(chan error)
 				for i := range 6 {
 					go func() {
-						_, err := pulls.do(t.Context(), string(rune('a'+i)), s.pull)
+						_, err := pulls.do(t.Context(), string(rune('a'+i)), nil, s.pull)
 						results <- err
 					}()
 				}
