@@ -10,6 +10,7 @@ func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /pods", s.pods)
 	mux.HandleFunc("GET /healthz", s.health)
+	mux.HandleFunc("GET /debug/timeline", s.timeline)
 	return mux
 }
 
