@@ -7,11 +7,13 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/nodeagent/nodeagent/pkg/credentials"
 	"github.com/nodeagent/nodeagent/pkg/cri"
+	"github.com/nodeagent/nodeagent/pkg/metrics"
 	"github.com/nodeagent/nodeagent/pkg/node"
 	"github.com/nodeagent/nodeagent/pkg/objects"
 	"github.com/nodeagent/nodeagent/pkg/pod"
@@ -39,13 +41,14 @@ type cluster struct {
 	node    *node.Reporter
 	runtime *runtimeSeen // for node
 
-	// loop is made from what is here, and set before any of it runs.
-	loop *syncloop.Loop
+	// These are made from what is here, and set before any of it runs.
+	loop      *syncloop.Loop
+	addresses func([]v1.NodeAddress) // hears what the node's addresses are; may be nil
 }
 
 // join prepares to be a node of a cluster; nil when none is configured. It asks
 // nobody yet.
-func (a *Agent) join(root string, m machine, runtime *cri.Client, known *objects.Store) (*cluster, error) {
+func (a *Agent) join(root string, m machine, runtime *cri.Client, known *objects.Store, series *metrics.Series) (*cluster, error) {
 	if !a.joined() {
 		return nil, nil
 	}
@@ -56,6 +59,7 @@ func (a *Agent) join(root string, m machine, runtime *cri.Client, known *objects
 		NodeName:   a.config.Node.Name,
 		Kubeconfig: a.config.Paths.Kubeconfig, Bootstrap: a.config.Paths.BootstrapKubeconfig, CertDir: a.config.Paths.CertDir,
 		Rotate: k.RotateCertificates, QPS: float32(*k.KubeAPIQPS), Burst: int(k.KubeAPIBurst), ContentType: k.ContentType, Log: a.log,
+		Metrics: series.Certificates.Client,
 	})
 	if err != nil {
 		return nil, err
@@ -66,7 +70,7 @@ func (a *Agent) join(root string, m machine, runtime *cri.Client, known *objects
 	if c.events, err = a.events(c.credentials); err != nil {
 		return nil, err
 	}
-	c.status = status.New(status.Options{Client: c.client, Node: func() pod.Node { return c.loop.Node() }, Log: a.log,
+	c.status = status.New(status.Options{Client: c.client, Node: func() pod.Node { return c.loop.Node() }, Log: a.log, Metrics: series.Writes,
 		Ready: func(uid types.UID, sent, taken time.Time) { c.loop.Published(uid, sent, taken) }})
 	if c.node, err = a.nodeReport(m, c, runtime); err != nil {
 		return nil, err
@@ -79,7 +83,7 @@ func (a *Agent) join(root string, m machine, runtime *cri.Client, known *objects
 	}
 	c.proofs = credentials.NewPodIdentity(reader, a.config.Node.Name)
 	c.source = source.NewAPI(source.APIOptions{Client: reader, NodeName: a.config.Node.Name, Ready: c.credentials.Ready(),
-		Seen: c.status.Seen, Gone: c.status.Gone, Missed: c.status.Unsure, Log: a.log,
+		Seen: func(p *v1.Pod) { c.status.Seen(p); told(series.Pods, p) }, Gone: c.status.Gone, Missed: c.status.Unsure, Log: a.log,
 		Objects: known, Renew: func(changed map[objects.Key]bool) { c.loop.Renew(changed) }})
 	files, err := record.Open(filepath.Join(root, "nodeagent", "objects"))
 	if err != nil {

@@ -63,14 +63,25 @@ type Instance struct {
 	SandboxID      string
 	Attempt        uint32
 	State          pod.State
+	Image          string // as the runtime names it
 }
 
 // Instances are those of all pods that bear the name: a name,
 // namespace/name or UID. The newest come first.
 func (c *Client) Instances(ctx context.Context, name string) ([]Instance, error) {
+	return c.instances(ctx, nil, func(labels map[string]string) bool { return named(labels, name) })
+}
+
+// Running are the instances that run, of all pods, whoever wants them.
+func (c *Client) Running(ctx context.Context) ([]Instance, error) {
+	running := &runtimeapi.ContainerStateValue{State: runtimeapi.ContainerState_CONTAINER_RUNNING}
+	return c.instances(ctx, &runtimeapi.ContainerFilter{State: running}, func(labels map[string]string) bool { return labels[LabelPodUID] != "" })
+}
+
+func (c *Client) instances(ctx context.Context, filter *runtimeapi.ContainerFilter, wanted func(labels map[string]string) bool) ([]Instance, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.opts.RequestTimeout)
 	defer cancel()
-	r, err := c.runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{})
+	r, err := c.runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{Filter: filter})
 	if err != nil {
 		return nil, failed("", "list containers", err)
 	}
@@ -79,11 +90,12 @@ func (c *Client) Instances(ctx context.Context, name string) ([]Instance, error)
 	})
 	var out []Instance
 	for _, k := range r.Containers {
-		if named(k.Labels, name) {
+		if wanted(k.Labels) {
 			out = append(out, Instance{
 				Namespace: k.Labels[LabelPodNamespace], Pod: k.Labels[LabelPodName], UID: types.UID(k.Labels[LabelPodUID]),
 				Container: k.Labels[LabelContainerName], ID: k.Id, SandboxID: k.PodSandboxId,
 				Attempt: k.GetMetadata().GetAttempt(), State: stateOf(k.State),
+				Image: k.GetImage().GetImage(),
 			})
 		}
 	}

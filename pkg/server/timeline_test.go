@@ -14,18 +14,18 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/timeline"
 )
 
-type onePod struct{ pod.Pod }
+type timelinePod struct{ pod.Pod }
 
-func (o onePod) Pods() []pod.Pod { return []pod.Pod{o.Pod} }
-func (o onePod) Node() pod.Node  { return pod.Node{} }
+func (o timelinePod) Pods() []pod.Pod { return []pod.Pod{o.Pod} }
+func (o timelinePod) Node() pod.Node  { return pod.Node{} }
 
 // GET /debug/timeline gives the pods that are asked for to who may use the proxy.
 func TestTimeline(t *testing.T) {
 	spec := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "web", Namespace: "default", UID: "u1"}}
-	s := &Server{options: Options{Pods: onePod{pod.New(pod.Wanted{At: time.Now(), Spec: spec}, pod.View{}, nil)}}}
+	s := &Server{options: Options{Pods: timelinePod{pod.New(pod.Wanted{At: time.Now(), Spec: spec}, pod.View{}, nil)}}}
 	for query, want := range map[string]int{"": 1, "?pod=default/web": 1, "?pod=web": 1, "?pod=other": 0} {
 		w := httptest.NewRecorder()
-		s.routes().ServeHTTP(w, httptest.NewRequest("GET", "/debug/timeline"+query, nil))
+		s.timeline(w, httptest.NewRequest("GET", "/debug/timeline"+query, nil))
 		var got timeline.Answer
 		if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || len(got.Pods) != want {
 			t.Errorf("%q: %d %s, %v", query, w.Code, w.Body, err)

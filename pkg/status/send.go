@@ -31,6 +31,9 @@ func (w *Writer) fly(ctx context.Context, k *known, timeout time.Duration) {
 	if err == nil && newest != nil {
 		w.tellReady(v, s, sent)
 	}
+	if s.verb != idle {
+		w.Metrics.Call(s.verb.String(), err != nil)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	defer w.wake() // somebody may wait for a place

@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/nodeagent/nodeagent/pkg/metrics"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 )
 
@@ -32,6 +33,8 @@ type Options struct {
 	// is ready, with when it was sent; it must not block. Nil for nobody.
 	Ready func(uid types.UID, sent, taken time.Time)
 	Log   *slog.Logger
+	// Metrics is told of every call; nil for nobody.
+	Metrics *metrics.Writes
 }
 
 // Writer keeps what the apiserver says of the pods true.

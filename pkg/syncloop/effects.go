@@ -147,6 +147,7 @@ func (a *actor) inSlot(ctx, wish context.Context, turn *waiter, p pod.Pod, done 
 	if err := a.takeTurn(wish, turn, done.Action); err != nil {
 		return err
 	}
+	a.loop.Metrics.SlotWait(time.Since(turn.joined))
 	// A call that hangs goes on without its slot, which others can use.
 	late := time.AfterFunc(slotPatience, a.loop.slots.release)
 	defer func() {
