@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -427,5 +428,39 @@ func TestSetPodCIDR(t *testing.T) {
 	f := &fake{version: "v2.1.0"}
 	if err := serve(t, f).SetPodCIDR(t.Context(), "10.1.0.0/24"); err != nil || f.podCIDR != "10.1.0.0/24" {
 		t.Errorf("the runtime knows %q, %v", f.podCIDR, err)
+	}
+}
+
+// Who waits for other pulls is told so, and when its turn has come; who has it at
+// once, or joins a pull that goes on, is told nothing.
+func TestPullSaysThatItWaits(t *testing.T) {
+	for name, o := range map[string]ImageOptions{"slots": {}, "rate": {MaxParallel: -1, QPS: 1. / 60, Burst: 1}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var s slow
+				pulls := newPulls(o)
+				began := time.Now()
+				var mu sync.Mutex
+				told := map[string]string{}
+				var work sync.WaitGroup
+				for _, who := range []string{"first", "joins", "waits"} {
+					image := strings.Replace(who, "joins", "first", 1)
+					work.Go(func() {
+						if _, err := pulls.do(t.Context(), image, func(what string) {
+							mu.Lock()
+							defer mu.Unlock()
+							told[who] += fmt.Sprintf("%v %q;", time.Since(began), what)
+						}, s.pull); err != nil {
+							t.Error(err)
+						}
+					})
+					synctest.Wait()
+				}
+				work.Wait()
+				if want := `0s "a turn to pull";1m0s "";`; told["waits"] != want || len(told) != 1 {
+					t.Errorf("told are %v, want who waits %q", told, want)
+				}
+			})
+		})
 	}
 }
