@@ -26,6 +26,7 @@ var layers = [][]string{
 	{"cmd", "e2e"},
 	{"pkg/agent"},
 	{"pkg/syncloop", "pkg/local", "pkg/server"},
+	{"pkg/ui"},
 	{"pkg/source", "pkg/cri", "pkg/volumes", "pkg/probe", "pkg/checkpoint", "pkg/config", "pkg/node", "pkg/dns", "pkg/logs",
 		"pkg/credentials", "pkg/status"},
 	// Below the others: what pods refer to, what their limits add up to, what

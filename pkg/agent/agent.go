@@ -28,6 +28,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/record"
 	"github.com/nodeagent/nodeagent/pkg/source"
 	"github.com/nodeagent/nodeagent/pkg/syncloop"
+	"github.com/nodeagent/nodeagent/pkg/ui"
 	"github.com/nodeagent/nodeagent/pkg/volumes"
 )
 
@@ -81,7 +82,8 @@ type parts struct {
 	sources []source.Source
 	loop    *syncloop.Loop
 	cluster *cluster // nil when the agent is on its own
-	api     *api     // nil when it is not served
+	page    http.Handler
+	api     *api // nil when it is not served
 }
 
 func (a *Agent) build(root string) (*parts, error) {
@@ -148,6 +150,7 @@ func (a *Agent) build(root string) (*parts, error) {
 		joined.loop = loop
 	}
 	p := &parts{runtime: client, sources: sources, loop: loop, cluster: joined}
+	p.page = ui.Handler(ui.Options{Version: config.GitVersion(), Pods: loop, Logs: client})
 	p.api, err = a.api(p)
 	return p, err
 }
@@ -165,7 +168,7 @@ func (a *Agent) run(ctx context.Context, root string, p *parts) error {
 		p.api.run(ctx, g)
 	}
 	g.Go(func() error { return p.loop.Run(ctx, updates) })
-	g.Go(func() error { return local.Serve(ctx, root, p.loop, a.log) })
+	g.Go(func() error { return local.Serve(ctx, root, p.loop, p.page, a.log) })
 	g.Go(func() error { return a.serveHealth(ctx, p.loop.Hung) })
 	g.Go(func() error { return notify(ctx, a.log, p.loop.Hung) })
 	a.log.Info("agent is running", "version", config.GitVersion(), "node", a.config.Node.Name, "root", root)

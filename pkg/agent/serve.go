@@ -26,7 +26,7 @@ func (a *Agent) api(p *parts) (*api, error) {
 	if !*k.EnableServer {
 		return nil, nil
 	}
-	options := server.Options{NodeName: a.config.Node.Name, Config: k, Pods: p.loop, Log: a.log}
+	options := server.Options{NodeName: a.config.Node.Name, Config: k, Pods: p.loop, UI: p.page, Log: a.log}
 	serving := credentials.ServingOptions{NodeName: a.config.Node.Name, HostName: a.config.Node.Name,
 		CertDir: a.config.Paths.CertDir, CertFile: k.TLSCertFile, KeyFile: k.TLSPrivateKeyFile, Log: a.log}
 	if p.cluster != nil {

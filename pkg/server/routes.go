@@ -3,6 +3,8 @@ package server
 import (
 	"encoding/json"
 	"net/http"
+
+	"github.com/nodeagent/nodeagent/pkg/ui"
 )
 
 // routes are the paths of the node's API and who answers them.
@@ -10,6 +12,10 @@ func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /pods", s.pods)
 	mux.HandleFunc("GET /healthz", s.health)
+	if *s.options.Config.EnableDebuggingHandlers { // it shows logs
+		mux.Handle("/ui", s.options.UI)
+		mux.Handle(ui.Prefix, s.options.UI)
+	}
 	return mux
 }
 

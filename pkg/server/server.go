@@ -42,6 +42,8 @@ type Options struct {
 	// on its own.
 	Client kubernetes.Interface
 	Pods   Pods
+	// UI is the page below /ui/ (package ui).
+	UI http.Handler
 	// Health are the checks of /healthz beside ping, by name.
 	Health []Check
 	Log    *slog.Logger
