@@ -18,9 +18,11 @@ type Node struct {
 	Name    string `json:"name"`
 	Version string `json:"version"`
 	// Runtime and Network are empty when ready, else say why not.
-	Runtime  string    `json:"runtime,omitempty"`
-	Network  string    `json:"network,omitempty"`
-	Pods     []Row     `json:"pods"`
+	Runtime string `json:"runtime,omitempty"`
+	Network string `json:"network,omitempty"`
+	Pods    []Row  `json:"pods"`
+	// Measured says that there are figures to ask for.
+	Measured bool      `json:"measured"`
 	Problems []Problem `json:"problems,omitempty"`
 }
 
@@ -112,7 +114,7 @@ const newest = 100
 
 func (s *site) list(w http.ResponseWriter, r *http.Request) {
 	n, now := s.Pods.Node(), time.Now()
-	out := Node{Name: n.Name, Version: s.Version, Runtime: n.Runtime, Network: n.Network, Pods: []Row{}, Problems: problems(s.Pods.Problems())}
+	out := Node{Name: n.Name, Version: s.Version, Runtime: n.Runtime, Network: n.Network, Measured: s.Stats != nil, Pods: []Row{}, Problems: problems(s.Pods.Problems())}
 	for _, p := range s.Pods.Pods() {
 		out.Pods = append(out.Pods, row(p, pod.Status(p, n, now), pod.Waits(p, n, now)))
 	}

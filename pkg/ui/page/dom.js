@@ -62,7 +62,11 @@ export function mark(health) {
   return s("svg", { class: "shape", viewBox: "0 0 12 12", "aria-hidden": "true" }, s(tag, attributes));
 }
 
+// breakable is a word in pieces, so that a line may end between them:
+// ImagePull BackOff.
+const breakable = (word) => String(word).split(/(?<=[a-z])(?=[A-Z])/).flatMap((piece, i) => (i ? [document.createElement("wbr"), piece] : [piece]));
+
 // state is a state in words with its mark before it.
 export function state(health, word) {
-  return h("span", { class: `state ${health in shapes ? health : "waiting"}` }, mark(health), h("span", null, word));
+  return h("span", { class: `state ${health in shapes ? health : "waiting"}` }, mark(health), h("span", null, breakable(word)));
 }

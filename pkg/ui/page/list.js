@@ -6,7 +6,8 @@ import { age, bytes, cores } from "./words.js";
 
 const columns = [
   { key: "state", title: "State", by: (p) => [rank[p.health] ?? 9, p.state] },
-  { key: "name", title: "Pod", by: (p) => [p.namespace, p.name] },
+  { key: "ns", title: "Namespace", by: (p) => [p.namespace, p.name] },
+  { key: "name", title: "Pod", by: (p) => [p.name] },
   { key: "ready", title: "Ready", number: true, by: (p) => [p.ready - p.of, p.of] },
   { key: "restarts", title: "Restarts", short: "Rest.", number: true, by: (p) => [-p.restarts] },
   { key: "cpu", title: "CPU", number: true, by: (p, use) => [-(use?.cpu ?? -1)] },
@@ -108,7 +109,7 @@ export class List {
 
   makeRow(p) {
     const row = { pod: {}, cells: {} };
-    row.link = h("a", { href: `#/pods/${encodeURIComponent(p.uid)}` }, h("span", { class: "ns" }, `${p.namespace}/`), h("bdi", { class: "name" }, p.name));
+    row.link = h("a", { href: `#/pods/${encodeURIComponent(p.uid)}` }, h("bdi", { class: "name" }, p.name), h("bdi", { class: "ns" }, p.namespace));
     row.why = h("span", { class: "why" });
     row.tr = h("tr");
     for (const c of columns) {
@@ -116,6 +117,7 @@ export class List {
         : h("td", { class: `c-${c.key}${c.number ? " num" : ""}` });
       row.tr.append(row.cells[c.key]);
     }
+    put(row.cells.ns, p.namespace);
     return row;
   }
 

@@ -13,7 +13,7 @@ const PATIENCE = 15000;
 
 const pods = new Question("pods");
 const list = new List();
-const figures = { question: new Question("stats"), uid: null, none: false };
+const figures = { question: new Question("stats"), uid: null };
 
 let view = null; // what stands in the right half
 let paused = false;
@@ -82,7 +82,7 @@ async function answers(signal) {
 
 // measure asks for the figures of what is shown.
 async function measure(signal, shown, node) {
-  if (figures.none) return;
+  if (!node.measured) return;
   const uid = shown.uid;
   if (figures.uid !== uid) {
     figures.uid = uid;
@@ -94,8 +94,7 @@ async function measure(signal, shown, node) {
     shown.measured(answer, node);
     document.body.classList.add("measured");
   } catch (e) {
-    if (e.status === 404) figures.none = true;
-    else if (e.status !== 503) throw e; // 503: not now
+    if (e.status !== 503) throw e; // not now
   }
 }
 
@@ -104,7 +103,9 @@ function showNode(node) {
   document.title = `${node.name || "node"} · nodeagent`;
   const part = (name, why) => h("li", { class: "state " + (why ? "failing" : "running"), title: why || null },
     mark(why ? "failing" : "running"), h("span", null, why ? `${name}: ${why}` : `${name} ready`));
-  find("parts").replaceChildren(part("runtime", node.runtime), part("network", node.network));
+  const bad = node.problems?.length ?? 0;
+  find("parts").replaceChildren(part("runtime", node.runtime), part("network", node.network),
+    ...(bad ? [h("li", { class: "state failing" }, mark("failing"), h("span", null, `${many(bad, "manifest")} not taken`))] : []));
 }
 
 // tell says to those who don't see it what has changed.

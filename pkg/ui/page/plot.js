@@ -17,10 +17,10 @@ export class Plot {
     this.area = s("path", { class: "area" });
     this.bound = s("path", { class: "bound" });
     this.svg = s("svg", { viewBox: `0 0 ${W} ${H}`, preserveAspectRatio: "none", role: "img" }, this.area, this.bound, this.paths);
-    const legend = lines.length > 1 && h("span", { class: "legend" }, lines.map((name, i) => h("span", { class: `key l${i}` }, name)));
+    const legend = h("span", { class: "legend" }, lines.length > 1 && lines.map((name, i) => h("span", { class: `key l${i}` }, name)));
     this.root = h("figure", { class: "plot" },
-      h("figcaption", null, h("span", { class: "title" }, title), legend, this.value), this.top, this.svg,
-      h("div", { class: "ends", "aria-hidden": "true" }, h("span", null, "5 min ago"), h("span", null, "now")));
+      h("figcaption", null, h("span", { class: "title" }, title), this.value), this.top, this.svg,
+      h("div", { class: "ends", "aria-hidden": "true" }, h("span", null, "5 min ago"), legend, h("span", null, "now")));
   }
 
   // add takes values of one moment; a null is one that is not known.
@@ -37,7 +37,7 @@ export class Plot {
     const most = Math.max(0, ...all);
     // A limit that is far away is said, not drawn.
     const bound = this.limit && this.limit <= most * 4 ? this.limit : null;
-    const top = ceil(Math.max(most, bound ?? 0));
+    const top = bound ? Math.max(most, bound) : ceil(most);
     const x = (at) => (W * (1 - (now - at) / KEPT)).toFixed(1);
     const y = (v) => (H - 1 - (H - 4) * (top ? v / top : 0)).toFixed(1);
     this.paths.forEach((path, i) => set(path, "d", this.runs().map((run) => `M${run.map((p) => `${x(p.at)} ${y(p.values[i])}`).join("L")}`).join("")));

@@ -41,15 +41,16 @@ export class PodView {
           section("events", "Events", this.events))));
   }
 
-  async ask(signal) {
+  async ask(signal, node) {
+    if (!node.pods.some((p) => p.uid === this.uid)) return this.gone();
     try {
       const { answer, news } = await this.question.ask(signal);
       if (news) this.show(answer);
+      this.tick();
     } catch (e) {
       if (e.status !== 404) throw e;
-      this.gone();
+      this.gone(); // just now
     }
-    if (this.pod) this.tick();
   }
 
   // gone says that nothing more will be heard of the pod; what was known stays.
@@ -150,10 +151,18 @@ function containerTable(containers) {
   const head = [["Container", ""], ["State", ""], ["Restarts", "num"], ["CPU", "num m"], ["Memory", "num m"]];
   return h("table", { class: "containers" },
     h("thead", null, h("tr", null, head.map(([text, name]) => h("th", { scope: "col", class: name }, text)))),
-    h("tbody", null, containers.map((c) => h("tr", { "data-name": c.name },
-      h("th", { scope: "row" }, h("span", { class: "cname" }, h("bdi", null, c.name), c.role !== "main" && h("span", { class: "role" }, c.role)), h("bdi", { class: "image" }, c.image)),
-      h("td", null, state(c.health, c.state), c.message && h("bdi", { class: "message" }, c.message), c.health === "running" && !c.ready && c.role !== "debug" && h("span", { class: "message" }, "not ready")),
-      h("td", { class: "num" }, c.restarts),
-      h("td", { class: "num m u-cpu" }, "–"),
-      h("td", { class: "num m u-memory" }, "–")))));
+    h("tbody", null, containers.flatMap((c) => containerRows(c, head.length))));
+}
+
+// containerRows are one container, and below it what there is to say of it.
+function containerRows(c, columns) {
+  const image = c.image.replace(/(@sha256:[0-9a-f]{12})[0-9a-f]{52}/, "$1…");
+  const more = [c.health === "running" && !c.ready && c.role !== "debug" && "not ready", c.message].filter(Boolean).join("; ");
+  return [h("tr", { "data-name": c.name },
+    h("th", { scope: "row" }, h("span", { class: "cname" }, h("bdi", null, c.name), c.role !== "main" && h("span", { class: "role" }, c.role)), h("bdi", { class: "image", title: c.image }, image)),
+    h("td", null, state(c.health, c.state)),
+    h("td", { class: "num" }, c.restarts),
+    h("td", { class: "num m u-cpu" }, "–"),
+    h("td", { class: "num m u-memory" }, "–")),
+  ...(more ? [h("tr", { class: "more" }, h("td", { colspan: columns }, h("bdi", { class: "message" }, more)))] : [])];
 }

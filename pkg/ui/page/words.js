@@ -27,7 +27,7 @@ export function age(ms) {
 export function cores(milli) {
   if (milli == null) return "–";
   if (milli > 0 && milli < 0.95) return "<1m";
-  return milli < 9950 ? `${Math.round(milli)}m` : `${(milli / 1000).toFixed(1)}`;
+  return milli < 999.5 ? `${Math.round(milli)}m` : (milli / 1000).toFixed(milli < 9995 ? 2 : 1);
 }
 
 // bytes with a binary unit.
