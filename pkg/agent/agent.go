@@ -21,12 +21,14 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/env"
 	"github.com/nodeagent/nodeagent/pkg/ledger"
 	"github.com/nodeagent/nodeagent/pkg/local"
+	"github.com/nodeagent/nodeagent/pkg/metrics"
 	"github.com/nodeagent/nodeagent/pkg/node"
 	"github.com/nodeagent/nodeagent/pkg/objects"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 	"github.com/nodeagent/nodeagent/pkg/probe"
 	"github.com/nodeagent/nodeagent/pkg/record"
 	"github.com/nodeagent/nodeagent/pkg/source"
+	"github.com/nodeagent/nodeagent/pkg/stats"
 	"github.com/nodeagent/nodeagent/pkg/syncloop"
 	"github.com/nodeagent/nodeagent/pkg/ui"
 	"github.com/nodeagent/nodeagent/pkg/volumes"
@@ -83,6 +85,8 @@ type parts struct {
 	loop    *syncloop.Loop
 	cluster *cluster // nil when the agent is on its own
 	page    http.Handler
+	series  *metrics.Series
+	stats   *stats.Stats
 	api     *api // nil when it is not served
 }
 
@@ -98,8 +102,10 @@ func (a *Agent) build(root string) (*parts, error) {
 	}
 	known := &objects.Store{Remote: a.joined()}
 	variables := env.Resolver{Objects: known, Allocatable: m.allocatable}
-	tree := newTree(a.config, m.limit, a.log)
+	series := a.series()
+	tree := newTree(a.config, m.limit, series.Storage, a.log)
 	options := runtimeOptions(a.config, root, m, tree)
+	options.Metrics = series.Runtime
 	if options.Images.Plugins, err = credentialPlugins(a.config, a.log); err != nil {
 		return nil, err
 	}
@@ -108,7 +114,7 @@ func (a *Agent) build(root string) (*parts, error) {
 		return nil, err
 	}
 	tree.runtime = client
-	joined, err := a.join(root, m, client, known)
+	joined, err := a.join(root, m, client, known, series)
 	if err != nil {
 		return nil, err
 	}
@@ -119,6 +125,7 @@ func (a *Agent) build(root string) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
+	vols.Metrics = series.Storage
 	users, err := userRanges(k, vols, quantity(m.allocatable, v1.ResourcePods), a.log)
 	if err != nil {
 		return nil, err
@@ -145,12 +152,17 @@ func (a *Agent) build(root string) (*parts, error) {
 		Node:    pod.Node{Name: a.config.Node.Name, HostIPs: m.ips, MaxBackoff: maxBackoff(a.config)},
 		Slots:   2 * runtime.NumCPU(),
 		Timeout: k.RuntimeRequestTimeout.Duration, Connected: tree.connect, Seen: seen, AskNode: askNode, Fault: a.fault,
+		Metrics: series.Pods, Attempts: series.Probes,
 	})
+	series.Pods.Count(loop.Counts)
 	if joined != nil {
 		joined.loop = loop
 	}
-	p := &parts{runtime: client, sources: sources, loop: loop, cluster: joined}
-	p.page = ui.Handler(ui.Options{Version: config.GitVersion(), Pods: loop, Logs: client})
+	p := &parts{runtime: client, sources: sources, loop: loop, cluster: joined, series: series}
+	if p.stats, err = a.stats(root, loop, tree, client, vols); err != nil {
+		return nil, err
+	}
+	p.page = ui.Handler(ui.Options{Version: config.GitVersion(), Pods: loop, Logs: client, Stats: p.stats})
 	p.api, err = a.api(p)
 	return p, err
 }
@@ -168,8 +180,9 @@ func (a *Agent) run(ctx context.Context, root string, p *parts) error {
 		p.api.run(ctx, g)
 	}
 	g.Go(func() error { return p.loop.Run(ctx, updates) })
+	g.Go(func() error { return p.stats.Run(ctx) })
 	g.Go(func() error { return local.Serve(ctx, root, p.loop, p.page, a.log) })
-	g.Go(func() error { return a.serveHealth(ctx, p.loop.Hung) })
+	g.Go(func() error { return a.serveHealth(ctx, p.loop.Hung, p.series.Health) })
 	g.Go(func() error { return notify(ctx, a.log, p.loop.Hung) })
 	a.log.Info("agent is running", "version", config.GitVersion(), "node", a.config.Node.Name, "root", root)
 	return g.Wait()

@@ -23,6 +23,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/cri"
 	"github.com/nodeagent/nodeagent/pkg/dns"
 	"github.com/nodeagent/nodeagent/pkg/ledger"
+	"github.com/nodeagent/nodeagent/pkg/metrics"
 	"github.com/nodeagent/nodeagent/pkg/node"
 	"github.com/nodeagent/nodeagent/pkg/volumes"
 )
@@ -94,7 +95,7 @@ func runtimeOptions(c *config.Config, root string, m machine, t *tree) cri.Optio
 		Images:         cri.ImageOptions{MaxParallel: parallel, QPS: float64(*k.RegistryPullQPS), Burst: int(k.RegistryBurst)},
 		Pods: cri.PodOptions{
 			RootDir: root, LogsDir: k.PodLogsDir, ClusterDomain: k.ClusterDomain,
-			CgroupParent:   t.parent,
+			CgroupParent:   t.Parent,
 			SeccompDefault: *k.SeccompDefault, CPUCFSQuota: *k.CPUCFSQuota, CPUCFSQuotaPeriod: k.CPUCFSQuotaPeriod.Duration,
 			LimitedSwap: k.MemorySwap.SwapBehavior == "LimitedSwap", SwapCapacity: m.swap,
 			MemoryCapacity:       quantity(m.capacity, v1.ResourceMemory),
@@ -137,7 +138,7 @@ const patience = 5 * time.Minute
 
 // serveHealth answers "ok" on /healthz at healthzBindAddress:healthzPort, as
 // kubeadm waits for (behaviour row 1.20-19). Port 0 turns it off.
-func (a *Agent) serveHealth(ctx context.Context, hung func(time.Time) time.Duration) error {
+func (a *Agent) serveHealth(ctx context.Context, hung func(time.Time) time.Duration, health *metrics.Health) error {
 	k := &a.config.Kubelet
 	if *k.HealthzPort == 0 {
 		return nil
@@ -148,9 +149,14 @@ func (a *Agent) serveHealth(ctx context.Context, hung func(time.Time) time.Durat
 		return fmt.Errorf("health port (healthzBindAddress, healthzPort): %w", err)
 	}
 	mux := http.NewServeMux()
-	ok := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") }
+	ok := func(w http.ResponseWriter, r *http.Request) {
+		health.Checked(r.Context(), "ping", true)
+		fmt.Fprint(w, "ok")
+	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
-		if d := hung(time.Now()); d > patience {
+		d := hung(time.Now())
+		health.Checked(r.Context(), "syncloop", d <= patience)
+		if d > patience {
 			http.Error(w, fmt.Sprintf("the loop over all pods has not gone on for %v", d), http.StatusInternalServerError)
 			return
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/pkg/credentials"
 	"github.com/nodeagent/nodeagent/pkg/server"
+	"github.com/nodeagent/nodeagent/pkg/stats/exposition"
 )
 
 // api is the node's API and the certificate by which others know it.
@@ -26,7 +27,8 @@ func (a *Agent) api(p *parts) (*api, error) {
 	if !*k.EnableServer {
 		return nil, nil
 	}
-	options := server.Options{NodeName: a.config.Node.Name, Config: k, Pods: p.loop, UI: p.page, Log: a.log}
+	options := server.Options{NodeName: a.config.Node.Name, Config: k, Pods: p.loop, Stats: p.stats, UI: p.page, Log: a.log,
+		Cadvisor: exposition.NewSource(p.stats, p.runtime.SandboxImage, a.log)}
 	serving := credentials.ServingOptions{NodeName: a.config.Node.Name, HostName: a.config.Node.Name,
 		CertDir: a.config.Paths.CertDir, CertFile: k.TLSCertFile, KeyFile: k.TLSPrivateKeyFile, Log: a.log}
 	if p.cluster != nil {

@@ -11,6 +11,10 @@ import (
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /pods", s.pods)
+	mux.HandleFunc("GET /stats/summary", s.summary)
+	mux.HandleFunc("POST /stats/summary", s.summary)
+	mux.HandleFunc("GET /metrics/cadvisor", s.cadvisor)
+	mux.HandleFunc("GET /metrics/resource", s.resource)
 	mux.HandleFunc("GET /healthz", s.health)
 	if *s.options.Config.EnableDebuggingHandlers { // it shows logs
 		mux.Handle("/ui", s.options.UI)

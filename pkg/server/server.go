@@ -17,8 +17,10 @@ import (
 
 	"k8s.io/client-go/kubernetes"
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
+	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
 	"github.com/nodeagent/nodeagent/pkg/pod"
+	"github.com/nodeagent/nodeagent/pkg/stats/exposition"
 )
 
 // The limits of a connection (behaviour row 1.20-20). A stream of a followed
@@ -43,7 +45,10 @@ type Options struct {
 	Client kubernetes.Interface
 	Pods   Pods
 	// UI is the page below /ui/ (package ui).
-	UI http.Handler
+	UI    http.Handler
+	Stats Stats
+	// Cadvisor has what only /metrics/cadvisor tells.
+	Cadvisor Cadvisor
 	// Health are the checks of /healthz beside ping, by name.
 	Health []Check
 	Log    *slog.Logger
@@ -53,6 +58,16 @@ type Options struct {
 type Pods interface {
 	Pods() []pod.Pod
 	Node() pod.Node
+}
+
+// Stats is who knows what the node and its pods use.
+type Stats interface {
+	Summary(ctx context.Context, onlyCPUAndMemory bool) (*statsapi.Summary, error)
+}
+
+// Cadvisor is who samples all cgroups in full.
+type Cadvisor interface {
+	Scrape(context.Context) *exposition.Cadvisor
 }
 
 // Check says what is wrong, nil for nothing.

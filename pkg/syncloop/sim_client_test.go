@@ -102,21 +102,28 @@ func (a *agent) Pull(ctx context.Context, p *v1.Pod, r cri.PullRequest) (ref, me
 	return "sha256:" + image, "", err
 }
 
-func (a *agent) RunSandbox(ctx context.Context, p *v1.Pod, r cri.SandboxRequest) (s pod.Sandbox, err error) {
+// What a call made is read only of one that succeeded: one that was given up may
+// be done later, in another goroutine.
+
+func (a *agent) RunSandbox(ctx context.Context, p *v1.Pod, r cri.SandboxRequest) (pod.Sandbox, error) {
 	m := a.world.runtime
 	defer a.once("sandbox " + string(p.UID))()
 	name := sandboxName(p, r.Attempt)
 	a.world.locked(func() { a.world.checks.users(p, r.Users) })
-	err = a.do(ctx, call{doing: "run sandbox " + name, changes: true, limit: callLimit, name: name, starts: p,
+	var made pod.Sandbox
+	err := a.do(ctx, call{doing: "run sandbox " + name, changes: true, limit: callLimit, name: name, starts: p,
 		ready: func() bool { return p.Spec.HostNetwork || p.UID == m.needs || m.serves() },
 		work: func(id string) (<-chan struct{}, error) {
-			s = m.addSandbox(id, p, r.Attempt).Sandbox
+			made = m.addSandbox(id, p, r.Attempt).Sandbox
 			return nil, nil
 		}})
-	return s, err
+	if err != nil {
+		return pod.Sandbox{}, err
+	}
+	return made, nil
 }
 
-func (a *agent) Create(ctx context.Context, p *v1.Pod, r cri.CreateRequest) (c pod.Container, err error) {
+func (a *agent) Create(ctx context.Context, p *v1.Pod, r cri.CreateRequest) (pod.Container, error) {
 	m := a.world.runtime
 	defer a.once("create " + string(p.UID) + "/" + r.Container)()
 	name := containerName(p, r.Container, r.Attempt)
@@ -124,19 +131,22 @@ func (a *agent) Create(ctx context.Context, p *v1.Pod, r cri.CreateRequest) (c p
 		a.world.checks.creating(a, p, r)
 		a.world.checks.users(p, r.Users)
 	})
-	err = a.do(ctx, call{doing: "create " + name, reason: cri.ReasonCreate, turn: string(p.UID) + "/" + r.Container, changes: true, limit: callLimit, name: name, starts: p,
+	var made pod.Container
+	err := a.do(ctx, call{doing: "create " + name, reason: cri.ReasonCreate, turn: string(p.UID) + "/" + r.Container, changes: true, limit: callLimit, name: name, starts: p,
 		work: func(id string) (<-chan struct{}, error) {
-			made, err := m.addContainer(id, p, r)
+			c, err := m.addContainer(id, p, r)
 			if err == nil {
-				c = made.Container
+				made = c.Container
 			}
 			return nil, err
 		}})
-	return c, err
+	if err != nil {
+		return pod.Container{}, err
+	}
+	return made, nil
 }
 
-func (a *agent) Start(ctx context.Context, p *v1.Pod, c pod.Container) (started pod.Container, err error) {
-	started = c
+func (a *agent) Start(ctx context.Context, p *v1.Pod, c pod.Container) (pod.Container, error) {
 	defer a.once("start " + c.ID)()
 	var k *container
 	a.world.locked(func() {
@@ -144,7 +154,8 @@ func (a *agent) Start(ctx context.Context, p *v1.Pod, c pod.Container) (started 
 			k.starting++
 		}
 	})
-	err = a.do(ctx, call{doing: "start " + c.ID, reason: cri.ReasonRun, turn: string(p.UID) + "/" + c.Name, changes: true, limit: callLimit, starts: p,
+	var started pod.Container
+	err := a.do(ctx, call{doing: "start " + c.ID, reason: cri.ReasonRun, turn: string(p.UID) + "/" + c.Name, changes: true, limit: callLimit, starts: p,
 		refused: func() error {
 			if k != nil && k.starting > 1 {
 				return fmt.Errorf("container %s is already in starting state", c.ID)
@@ -163,10 +174,11 @@ func (a *agent) Start(ctx context.Context, p *v1.Pod, c pod.Container) (started 
 			}
 			return nil, err
 		}})
-	if err == nil {
-		a.world.locked(func() { a.world.checks.starter[c.ID] = a.number })
+	if err != nil {
+		return c, err
 	}
-	return started, err
+	a.world.locked(func() { a.world.checks.starter[c.ID] = a.number })
+	return started, nil
 }
 
 func (a *agent) Stop(ctx context.Context, id string, grace time.Duration) error {

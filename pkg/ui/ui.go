@@ -20,10 +20,9 @@ import (
 	"strconv"
 	"time"
 
-	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
-
 	"github.com/nodeagent/nodeagent/pkg/pod"
 	"github.com/nodeagent/nodeagent/pkg/source"
+	"github.com/nodeagent/nodeagent/pkg/stats"
 )
 
 // Prefix is where the page is mounted. All its own addresses are relative, so
@@ -62,7 +61,7 @@ type Logs interface {
 
 // Stats measures the node and its pods.
 type Stats interface {
-	Summary(ctx context.Context, onlyCPUAndMemory bool) (*statsapi.Summary, error)
+	Sample(context.Context, stats.Depth) ([]stats.Container, error)
 }
 
 // site answers what the page asks.
@@ -84,7 +83,7 @@ func Handler(o Options) http.Handler {
 	mux.HandleFunc("GET /ui/api/pods/{uid}", s.detail)
 	mux.HandleFunc("GET /ui/api/pods/{uid}/log", s.log)
 	mux.HandleFunc("GET /ui/api/events", s.events)
-	mux.HandleFunc("GET /ui/api/stats", s.stats)
+	mux.HandleFunc("GET /ui/api/stats", s.figures)
 	addFiles(mux)
 	return guard(mux)
 }

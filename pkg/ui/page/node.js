@@ -40,7 +40,7 @@ export class NodeView {
   measured(figures) {
     const use = figures.node, at = Date.parse(use.at);
     this.cpu.add(at, [use.cpu], now());
-    this.memory.add(at, [use.memory], now(), use.memory + use.free);
+    this.memory.add(at, [use.memory], now(), use.limit);
   }
 
   pause() {}
