@@ -47,6 +47,9 @@ const (
 	// window is the least time that a rate is taken over, once there is as much:
 	// several scrapers must not make each other's rates jump.
 	window = 5 * time.Second
+	// limitsAge is how old what a cgroup is held to may be: half of the files are
+	// about that, and it hardly ever changes.
+	limitsAge = 15 * time.Second
 	// remembered is how long a sample counts as the one before.
 	remembered = 10 * time.Minute
 )
@@ -96,19 +99,22 @@ type round struct {
 type unit struct {
 	key  string
 	read func(*reader, *unit, Depth) reading
-	// busy says that somebody is reading it; only the reader touches names and
-	// began meanwhile.
+	// busy says that somebody is reading it; only the reader touches names,
+	// bounds and began meanwhile.
 	busy bool
 	last map[string]rate // by cgroup
 	good []Container     // as last read
 	// names of the cgroups of containers by their IDs.
-	names map[string]string
-	began time.Time
+	names  map[string]string
+	bounds map[string]bounds // by cgroup
+	began  time.Time
 }
 
-// rate of CPU use: between base and last.
+// rate of CPU use since base, or, as long as there is none, since last, the
+// newest point that is to be the next base.
 type rate struct {
 	base, last point
+	nanoCores  *uint64
 }
 
 type point struct {
@@ -197,7 +203,7 @@ func (s *Sampler) begin() (units, todo []*unit) {
 	for _, w := range wanted {
 		u := s.units[w.key]
 		if u == nil {
-			u = &unit{key: w.key, last: map[string]rate{}, names: map[string]string{}}
+			u = &unit{key: w.key, last: map[string]rate{}, names: map[string]string{}, bounds: map[string]bounds{}}
 		}
 		known[u.key] = u
 		units = append(units, u)
@@ -220,7 +226,7 @@ func (s *Sampler) end(u *unit, got reading) {
 	for i := range got.containers {
 		c := &got.containers[i]
 		r := u.last[c.Cgroup].next(point{c.Stats.Timestamp, c.Stats.Cpu.Usage.Total})
-		c.NanoCores = r.nanoCores()
+		c.NanoCores = r.nanoCores
 		rates[c.Cgroup] = r
 	}
 	for _, c := range u.good {
@@ -243,24 +249,23 @@ func (s *Sampler) finish(units []*unit, began time.Time, depth Depth) []Containe
 	return all
 }
 
-// next takes a new point. The base moves up once the last point is a window
-// away from it.
+// next takes a new point. One that comes within the window of the last is
+// compared with the base, and takes nobody's place.
 func (r rate) next(p point) rate {
-	switch {
-	case r.last.at.IsZero(), p.usage < r.last.usage, p.at.Sub(r.last.at) > remembered:
-		return rate{last: p} // nothing to compare with
-	case r.base.at.IsZero(), p.at.Sub(r.last.at) >= window, r.last.at.Sub(r.base.at) >= window:
-		return rate{base: r.last, last: p}
+	switch gap := p.at.Sub(r.last.at); {
+	case r.last.at.IsZero(), p.usage < r.last.usage, gap > remembered: // nothing to compare with
+		return rate{last: p}
+	case gap >= window:
+		r.base, r.last = r.last, p
 	}
-	return rate{base: r.base, last: p}
-}
-
-// nanoCores is nil when there is no sample before.
-func (r rate) nanoCores() *uint64 {
-	d := r.last.at.Sub(r.base.at)
-	if r.base.at.IsZero() || d <= 0 {
-		return nil
+	from := r.base
+	if from.at.IsZero() {
+		from = r.last
 	}
-	n := uint64(float64(r.last.usage-r.base.usage) / d.Seconds())
-	return &n
+	r.nanoCores = nil
+	if d := p.at.Sub(from.at); d > 0 {
+		n := uint64(float64(p.usage-from.usage) / d.Seconds())
+		r.nanoCores = &n
+	}
+	return r
 }

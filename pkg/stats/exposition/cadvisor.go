@@ -19,6 +19,8 @@ type Cadvisor struct {
 	Version *info.VersionInfo // nil: likewise, container_scrape_error
 	// Containers are the sampled cgroups, each once.
 	Containers []stats.Container
+	// SandboxImage is the image of the pods' sandboxes, "" if nobody knows.
+	SandboxImage string
 	// Failed says that containers could not be listed.
 	Failed bool
 	// Pressure says that the kernel accounts for stalls (PSI).
@@ -28,7 +30,7 @@ type Cadvisor struct {
 // WriteCadvisor writes the families sorted by name, in each of them the
 // containers by their labels. An error is the writer's.
 func WriteCadvisor(w io.Writer, c *Cadvisor) error {
-	containers := inOrder(c.Containers)
+	containers := c.inOrder()
 	var machine subject
 	if m := c.Machine; m != nil {
 		machine = about(machineLabels, m.BootID, m.MachineID, m.SystemUUID)
@@ -61,16 +63,19 @@ type cgroup struct {
 	subject
 }
 
-// inOrder sorts the containers by their labels.
-func inOrder(containers []stats.Container) []cgroup {
-	all := make([]cgroup, len(containers))
-	for i := range containers {
-		c := &containers[i]
-		name := ""
-		if c.Kind == stats.KindContainer {
-			name = c.Name
+// inOrder are the containers sorted by their labels.
+func (c *Cadvisor) inOrder() []cgroup {
+	all := make([]cgroup, len(c.Containers))
+	for i := range c.Containers {
+		of := &c.Containers[i]
+		name, image := "", of.Image
+		switch of.Kind {
+		case stats.KindContainer:
+			name = of.Name
+		case stats.KindSandbox:
+			image = c.SandboxImage
 		}
-		all[i] = cgroup{c, about(containerLabels, name, c.Cgroup, c.Image, c.ID, c.Namespace, c.Pod)}
+		all[i] = cgroup{of, about(containerLabels, name, of.Cgroup, image, of.ID, of.Namespace, of.Pod)}
 	}
 	slices.SortFunc(all, func(a, b cgroup) int { return bytes.Compare(a.labels, b.labels) })
 	return all

@@ -71,6 +71,9 @@ func (s samples) labels(of *info.ContainerInfo) map[string]string {
 	if c.Kind != stats.KindContainer {
 		c.Name = ""
 	}
+	if c.Kind == stats.KindSandbox {
+		c.Image = s.SandboxImage
+	}
 	return map[string]string{"id": c.Cgroup, "name": c.ID, "image": c.Image, "container": c.Name, "pod": c.Pod, "namespace": c.Namespace}
 }
 
