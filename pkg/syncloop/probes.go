@@ -58,12 +58,13 @@ func (a *actor) startProbe(ctx context.Context, key probeKey, q pod.Probing) {
 	ctx, cancel := context.WithCancel(ctx)
 	r := &probing{Probing: q, cancel: cancel, ended: make(chan struct{})}
 	a.probes[key] = r
+	count := a.counted(q) // reads the pod, which is the actor's own
 	a.work.Go(func() {
 		defer close(r.ended)
 		if before != nil {
 			<-before.ended
 		}
-		probe.Run(ctx, q, a.loop.Probes.Ask(q), a.counted(q), func(e pod.Probed) { a.mail.put(e) })
+		probe.Run(ctx, q, a.loop.Probes.Ask(q), count, func(e pod.Probed) { a.mail.put(e) })
 		if a.now.Load().Stop != nil {
 			a.uncount()
 		}
