@@ -40,8 +40,9 @@ type cluster struct {
 	node    *node.Reporter
 	runtime *runtimeSeen // for node
 
-	// loop is made from what is here, and set before any of it runs.
-	loop *syncloop.Loop
+	// These are made from what is here, and set before any of it runs.
+	loop      *syncloop.Loop
+	addresses func([]v1.NodeAddress) // hears what the node's addresses are; may be nil
 }
 
 // join prepares to be a node of a cluster; nil when none is configured. It asks

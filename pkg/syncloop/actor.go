@@ -19,7 +19,8 @@ type actor struct {
 	log  *slog.Logger
 	mail *mailbox[pod.Event]
 	// now is the newest value, for everybody to read.
-	now atomic.Pointer[pod.Pod]
+	now  atomic.Pointer[pod.Pod]
+	news news
 
 	// wish is the newest wish that it was told, perhaps not read yet. The
 	// loop's Run alone touches it.
@@ -173,6 +174,7 @@ func (a *actor) apply(e pod.Event) {
 	a.publish()
 	p := a.pod
 	a.now.Store(&p)
+	a.news.tell()
 	if a.loop.World != nil {
 		a.loop.World.Tell(p)
 	}
