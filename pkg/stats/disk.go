@@ -27,11 +27,11 @@ type sizes struct {
 
 // oldest is the age of the oldest figures of volumes: very old when a pod has
 // none yet.
-func (s *Stats) oldest(known map[types.UID]sizes) (age time.Duration) {
-	for _, p := range s.live() {
+func (v *view) oldest(known map[types.UID]sizes) (age time.Duration) {
+	for _, p := range v.pods {
 		one, ok := known[p.UID()]
 		if !ok {
-			return s.sizes.old
+			return v.stats.sizes.old
 		}
 		age = max(age, time.Since(one.at))
 	}

@@ -89,7 +89,6 @@ func New(o Options) (*Stats, error) {
 		return fs, err
 	})
 	s.sizes = newKept(o.VolumePeriod, 10*o.VolumePeriod, s.measure)
-	s.sizes.age = s.oldest
 	return s, nil
 }
 
