@@ -76,24 +76,8 @@ func NewSampler(pods Pods, places Places, systems []System) (*Sampler, error) {
 	}
 	return &Sampler{
 		pods: pods, places: places, systems: systems, boot: bootTime(), units: map[string]*unit{},
-		files: hierarchies{v2: facts.Version == "v2", dir: foldersOf(facts)},
+		files: hierarchies{v2: facts.Version == "v2", dir: facts.Dir},
 	}, nil
-}
-
-// foldersOf finds the folders of cgroups by joining two strings: a round asks for
-// thousands.
-func foldersOf(facts cgroups.Facts) func(controller, cgroup string) string {
-	mounts := map[string]string{}
-	for _, controller := range append(facts.Controllers, "") {
-		mounts[controller] = facts.Dir(controller, "")
-	}
-	return func(controller, cgroup string) string {
-		mount := mounts[controller]
-		if mount == "" {
-			return ""
-		}
-		return mount + cgroup
-	}
 }
 
 // System is a cgroup of the machine's own programs.

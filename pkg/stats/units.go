@@ -43,6 +43,13 @@ func running(p pod.Pod) []pod.Container {
 	return out
 }
 
+func ids(containers []pod.Container) (out []string) {
+	for _, c := range containers {
+		out = append(out, c.ID)
+	}
+	return out
+}
+
 // single is a cgroup that stands for itself.
 func (s *Sampler) single(kind Kind, system System) unit {
 	return unit{key: system.Name + system.Cgroup, read: func(r *reader, u *unit, d Depth) reading {
@@ -129,8 +136,12 @@ func (s *Sampler) pod(r *reader, u *unit, p pod.Pod, parent string, d Depth) rea
 		return c, name != ""
 	}
 	if len(all.containers) > 0 && !sandbox.HostNetwork {
-		if c, ok := inside(KindSandbox, sandbox.ID); ok {
-			s.network(r, &all.containers[0], c.Cgroup)
+		// The sandbox's process is the one that nobody else has a say in; some
+		// runtimes do without.
+		for _, id := range append([]string{sandbox.ID}, ids(running(p))...) {
+			if c, ok := inside(KindSandbox, id); ok && s.network(r, &all.containers[0], c.Cgroup) {
+				break
+			}
 		}
 	}
 	if c, ok := inside(KindSandbox, sandbox.ID); ok && d == Full {
