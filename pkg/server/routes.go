@@ -12,13 +12,14 @@ func (s *Server) routes() http.Handler {
 	s.addReadable(mux)
 	k := s.options.Config
 	if !*k.EnableDebuggingHandlers {
-		for _, path := range []string{"/run/", "/exec/", "/attach/", "/portForward/", "/containerLogs/", "/runningpods/", "/debug/pprof/", "/logs/"} {
+		for _, path := range []string{"/run/", "/exec/", "/attach/", "/portForward/", "/containerLogs/", "/runningpods/", "/debug/pprof/", "/debug/timeline", "/logs/"} {
 			mux.HandleFunc(path, disabled("Debug endpoints are disabled."))
 		}
 		return mux
 	}
 	mux.HandleFunc("GET /runningpods/{$}", s.runningPods)
 	mux.HandleFunc("GET /configz", s.configz)
+	mux.HandleFunc("GET /debug/timeline", s.timeline)
 	if s.options.Gate("ContainerCheckpoint") {
 		mux.HandleFunc("POST /checkpoint/{namespace}/{pod}/{container}", s.checkpoint)
 	}
@@ -44,6 +45,7 @@ func (s *Server) addReadable(mux *http.ServeMux) {
 	mux.HandleFunc("GET /pods", s.pods)
 	mux.HandleFunc("GET /stats/summary", s.summary)
 	mux.HandleFunc("POST /stats/summary", s.summary)
+	s.measure(mux)
 	mux.HandleFunc("GET /metrics/cadvisor", s.cadvisor)
 	mux.HandleFunc("GET /metrics/resource", s.resource)
 }

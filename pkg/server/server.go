@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
 
+	"github.com/nodeagent/nodeagent/pkg/metrics"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 )
 
@@ -52,6 +53,8 @@ type Options struct {
 	// Health are the checks of /healthz beside ping, by name.
 	Health  []Check
 	Process Process
+	// Metrics are the agent's own series, nil for none.
+	Metrics *metrics.Series
 	Log     *slog.Logger
 }
 
@@ -98,12 +101,12 @@ func (s *Server) Run(ctx context.Context) error {
 		s.warnOfOpenDoors()
 		g.Go(func() error { return s.access.run(ctx) })
 		g.Go(func() error {
-			return s.listen(ctx, port{"the node's API (address, port)", k.Address, k.Port}, s.tls, s.front(s.access, s.routes()))
+			return s.listen(ctx, port{"the node's API (address, port)", k.Address, k.Port}, s.tls, s.count(false, s.front(s.access, s.routes())))
 		})
 	}
 	if k.ReadOnlyPort != 0 {
 		g.Go(func() error {
-			return s.listen(ctx, port{"the read-only port (address, readOnlyPort)", k.Address, k.ReadOnlyPort}, nil, s.front(nil, s.readOnly()))
+			return s.listen(ctx, port{"the read-only port (address, readOnlyPort)", k.Address, k.ReadOnlyPort}, nil, s.count(true, s.front(nil, s.readOnly())))
 		})
 	}
 	return g.Wait()

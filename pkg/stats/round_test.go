@@ -180,7 +180,7 @@ func TestLongFileIsReadWhole(t *testing.T) {
 func longList(n int) string {
 	list := make([]byte, 0, 8*n)
 	for range n {
-		list = append(list, "1234567\n"...)
+		list = append(list, "9999999\n"...)
 	}
 	return string(list)
 }
