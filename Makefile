@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 GO    ?= go
 LAB    = bin/lab-run
+# What a package's tests may take: several times what they do on two slow cores.
+PATIENCE = 60m
 
 .PHONY: help build run down cluster test unit sim race e2e e2e-cluster conformance bench fuzz lint fmt install
 
@@ -30,17 +32,17 @@ test: ## everything: lint, unit, simulation, race, e2e on real containerd
 	@hack/test
 
 unit: ## unit tests and golden scripts
-	$(GO) test ./cmd/... ./pkg/... .
+	$(GO) test -timeout $(PATIENCE) ./cmd/... ./pkg/... .
 
 sim: ## the simulation: SEEDS=2000 runs of the loop against a faulty runtime
-	NODEAGENT_SEEDS=$(or $(SEEDS),2000) $(GO) test ./pkg/syncloop -run TestSimulation -count=1
+	NODEAGENT_SEEDS=$(or $(SEEDS),2000) $(GO) test ./pkg/syncloop -run TestSimulation -count=1 -timeout $(PATIENCE)
 
 race: ## unit tests under the race detector
-	NODEAGENT_SEEDS=200 $(GO) test -race ./cmd/... ./pkg/...
+	NODEAGENT_SEEDS=200 $(GO) test -race -timeout $(PATIENCE) ./cmd/... ./pkg/...
 
 e2e: ## the agent on real containerd, networks and images
 	@hack/install test
-	$(GO) test -count=1 -timeout 30m ./e2e/...
+	$(GO) test -count=1 -timeout $(PATIENCE) ./e2e/...
 
 e2e-cluster: ## what the controllers make of pods, on node NODE of the cluster of KUBECONFIG (IMAGE=busybox)
 	$(GO) test -count=1 -timeout 10m -tags anycluster -run TestAnyCluster -v ./e2e -node "$(NODE)" -image "$(or $(IMAGE),busybox)"

@@ -26,7 +26,9 @@ var layers = [][]string{
 	{"cmd", "e2e"},
 	{"pkg/agent"},
 	{"pkg/syncloop", "pkg/local", "pkg/server"},
-	{"pkg/source", "pkg/cri", "pkg/stats", "pkg/volumes", "pkg/probe", "pkg/checkpoint", "pkg/config", "pkg/node", "pkg/dns", "pkg/logs",
+	// What the server tells of the node and its pods, from several rooms below.
+	{"pkg/stats"},
+	{"pkg/source", "pkg/cri", "pkg/volumes", "pkg/probe", "pkg/checkpoint", "pkg/config", "pkg/node", "pkg/dns", "pkg/logs",
 		"pkg/credentials", "pkg/status"},
 	// Below the others: what pods refer to, what their limits add up to, what
 	// their containers and volumes show of them.
@@ -34,6 +36,8 @@ var layers = [][]string{
 	{"pkg/ledger"},
 	// And how files are written whole, and how one follows what an apiserver has.
 	{"pkg/pod", "pkg/manifest", "pkg/record", "pkg/reflector"},
+	// What the agent counts of its own work; anybody may tell it.
+	{"pkg/metrics"},
 }
 
 // ownContext are the files that begin a context though they are no main.

@@ -19,7 +19,7 @@ func (j *joined) placed(name, more string) string {
 // told waits for the pod's event of that reason.
 func (j *joined) told(pod, reason, message string) {
 	j.t.Helper()
-	j.eventually("the event "+reason+" of "+pod, 10*time.Second, func() error {
+	j.eventually("the event "+reason+" of "+pod, 30*time.Second, func() error {
 		got := j.kubectl("get", "events", "--field-selector", "involvedObject.name="+pod+",reason="+reason, "-o", "jsonpath={.items[*].type} {.items[*].message}")
 		if !strings.HasPrefix(got, "Warning ") || !strings.HasSuffix(got, message) {
 			return fmt.Errorf("it says %q, want %q", got, message)

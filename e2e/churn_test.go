@@ -59,6 +59,7 @@ func (c *churn) nothingTwice() {
 // TestKilledAtRandom kills the agent 50 times while pods come, go and change.
 // Pods that nobody touches notice nothing, and in the end all is as wanted.
 func TestKilledAtRandom(t *testing.T) {
+	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	c := &churn{bed: newBed(t, lab.Containerd2), random: rand.New(rand.NewPCG(seed, 0)), wanted: map[string]string{}}

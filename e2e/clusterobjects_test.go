@@ -112,7 +112,7 @@ func volumesFollow(j *joined) {
 	}
 	j.put(clusterMap("follow", "two"))
 	began := time.Now()
-	j.eventually("the volume shows the change", 10*time.Second, func() error {
+	j.eventually("the volume shows the change", 30*time.Second, func() error {
 		if got := j.inside(p, "cat", "/m/key"); got != "two" {
 			return fmt.Errorf("it shows %q", got)
 		}
@@ -150,7 +150,7 @@ func secretComesLate(j *joined) {
 func volumeComesLate(j *joined) {
 	j.secret("volume", "x")
 	j.create(podOf("volume", strings.ReplaceAll(twoVolumes, "NAME", "volume")))
-	j.eventually("an event says what is missing", 20*time.Second, func() error {
+	j.eventually("an event says what is missing", 30*time.Second, func() error {
 		for _, w := range j.warnings("volume") {
 			if strings.HasPrefix(w, "FailedMount: ") && strings.Contains(w, `configmap "volume" not found`) {
 				return nil
@@ -197,7 +197,7 @@ func immutableIsReadOnce(j *joined) {
 	if got := j.variables(j.waitReady("fixed"), "key"); got["key"] != "x" {
 		j.t.Errorf("variables: %v", got)
 	}
-	j.eventually("its watch ends", 10*time.Second, func() error {
+	j.eventually("its watch ends", 30*time.Second, func() error {
 		ended, err := j.plane.Requests(func(r lab.Request) bool {
 			return r.Resource == "configmaps" && r.Namespace == j.ns && r.Name == "fixed" && r.Stage == "ResponseComplete"
 		})

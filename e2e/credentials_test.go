@@ -49,7 +49,8 @@ func (j *joined) certificates() (users []string) {
 // certificate is renewed, as itself, again and again, and a pod that runs
 // notices nothing.
 func TestBootstrapAndRotation(t *testing.T) {
-	const life = 25 * time.Second
+	t.Parallel()
+	const life = 40 * time.Second
 	j := bootstrapBed(t, life)
 	j.join()
 	if users := j.certificates(); len(users) != 1 || !strings.HasPrefix(users[0], "system:bootstrap:") {
@@ -62,7 +63,7 @@ func TestBootstrapAndRotation(t *testing.T) {
 	}
 	j.create(`{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {containers: [{name: c, image: "` + lab.BusyboxImage + `", command: [sleep, "1000"]}]}}`)
 	j.waitReady("a")
-	deadline := time.Now().Add(3 * life)
+	deadline := time.Now().Add(5 * life)
 	for len(j.certificates()) < 3 {
 		if time.Now().After(deadline) {
 			t.Fatalf("certificates were asked for by %q", j.certificates())
@@ -88,7 +89,8 @@ func TestBootstrapAndRotation(t *testing.T) {
 // TestExpiredWhileOff: a node that was off for longer than its certificate
 // lived comes back by itself.
 func TestExpiredWhileOff(t *testing.T) {
-	const life = 10 * time.Second
+	t.Parallel()
+	const life = 20 * time.Second
 	j := bootstrapBed(t, life)
 	j.join()
 	j.must(j.Agent.Kill())

@@ -236,7 +236,7 @@ func TestPullSecret(t *testing.T) {
 }
 
 // TestObjectComesLate: the container waits for the object, says so, and starts
-// within a second after it came.
+// soon after it came.
 func TestObjectComesLate(t *testing.T) {
 	b := newBed(t, lab.Containerd2)
 	b.start()
@@ -248,7 +248,7 @@ func TestObjectComesLate(t *testing.T) {
 	began := time.Now()
 	b.apply("late-map", settings("late", "value"))
 	b.await("late", "main", "runs", func(s v1.ContainerStatus) bool { return s.State.Running != nil })
-	if took := time.Since(began); took > time.Second {
+	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("it took %v after the object came", took)
 	}
 	if got := b.environment("late")["FROM"]; got != "value" {

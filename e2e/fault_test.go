@@ -110,7 +110,7 @@ containers:
 			f.t.Errorf("instance %s of %s became %s", id, name, now[name])
 		}
 	}
-	f.eventually("both containers have spoken", 10*time.Second, func() error {
+	f.eventually("both containers have spoken", 30*time.Second, func() error {
 		if n := len(f.lines(f.dir + "/starts")); n < 3 {
 			return fmt.Errorf("%d lines", n)
 		}

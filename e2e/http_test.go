@@ -129,7 +129,7 @@ func TestBadURL(t *testing.T) {
 		t.Run(bad.name, func(t *testing.T) {
 			b := &bed{b.Lab, b.Agent, t}
 			w.serve(text(sleeper("kept")))
-			b.eventually("all is well", 10*time.Second, func() error {
+			b.eventually("all is well", 30*time.Second, func() error {
 				if strings.Contains(b.say("pods"), "Not taken") {
 					return fmt.Errorf("not yet")
 				}
@@ -137,7 +137,7 @@ func TestBadURL(t *testing.T) {
 			})
 			told := strings.Count(b.agentLog(), "manifest can't be used")
 			w.serve(bad.answer)
-			b.eventually("the problem shows", 20*time.Second, func() error {
+			b.eventually("the problem shows", 30*time.Second, func() error {
 				_, problems, _ := strings.Cut(b.say("pods"), "Not taken:")
 				if strings.Count(problems, w.url+": ") != 1 || !strings.Contains(problems, bad.want) {
 					return fmt.Errorf("it shows %q", problems)

@@ -178,7 +178,7 @@ func (j *joined) bundleFollows() {
 	b.Spec.TrustBundle = two.pem
 	_, err = all.Update(j.t.Context(), b, metav1.UpdateOptions{})
 	j.must(err)
-	j.eventually("the volume shows the new bundle", 10*time.Second, func() error {
+	j.eventually("the volume shows the new bundle", 30*time.Second, func() error {
 		if got := j.shown(p, "/id/name") + j.shown(p, "/id/signer"); got != strings.TrimSpace(two.pem)+strings.TrimSpace(two.pem) {
 			return fmt.Errorf("it shows %s", got)
 		}

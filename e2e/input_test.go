@@ -55,7 +55,7 @@ func bad(name, content, want string) func(*bed) {
 		b.must(b.WritePod(name+".yaml", []byte(content)))
 		b.problem(filepath.Join(b.Manifests, name+".yaml"), want)
 		b.remove(name)
-		b.eventually("the problem is gone", 10*time.Second, func() error {
+		b.eventually("the problem is gone", 30*time.Second, func() error {
 			if strings.Contains(b.say("pods"), filepath.Join(b.Manifests, name+".yaml")) {
 				return fmt.Errorf("not yet")
 			}
@@ -68,7 +68,7 @@ func bad(name, content, want string) func(*bed) {
 // the text, and looks for it, once, in the log.
 func (b *bed) problem(origin, want string) {
 	b.t.Helper()
-	b.eventually("a problem of "+origin, 20*time.Second, func() error {
+	b.eventually("a problem of "+origin, 30*time.Second, func() error {
 		_, problems, _ := strings.Cut(b.say("pods"), "Not taken:")
 		n := 0
 		for line := range strings.Lines(problems) {
@@ -146,7 +146,7 @@ func halfWritten(b *bed) {
 	b.must(err)
 	b.must(f.Close())
 	b.ready("half")
-	b.eventually("no problem is left", 5*time.Second, func() error {
+	b.eventually("no problem is left", 30*time.Second, func() error {
 		if strings.Contains(b.say("pods"), "half.yaml") {
 			return fmt.Errorf("there is one")
 		}

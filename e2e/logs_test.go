@@ -56,7 +56,7 @@ volumes: [{name: e, emptyDir: {}}]
 containers:
 - {name: a, image: BUSYBOX, volumeMounts: [{name: e, mountPath: /e}], command: [sh, -c, "echo x >> /e/n; echo run $(wc -l < /e/n); test $(wc -l < /e/n) = 2 || exit 1; trap exit TERM; sleep 1000 & wait"]}`))
 	b.await("again", "a", "runs again", func(s v1.ContainerStatus) bool { return s.RestartCount == 1 && s.Ready })
-	b.eventually("the second has spoken", 10*time.Second, func() error { return want(b, "run 2\n", "logs", "again-lab") })
+	b.eventually("the second has spoken", 30*time.Second, func() error { return want(b, "run 2\n", "logs", "again-lab") })
 	b.must(want(b, "run 1\n", "logs", "-p", "again-lab"))
 }
 

@@ -113,7 +113,7 @@ func hostPathTypes(b *bed) {
 	} {
 		name := fmt.Sprintf("wrongtype%d", i)
 		b.apply(name, hostPathPod(name, c.path, c.kind))
-		b.eventually(c.kind+" is refused", 10*time.Second, func() error {
+		b.eventually(c.kind+" is refused", 30*time.Second, func() error {
 			p := b.pod(name)
 			if p == nil || !slices.ContainsFunc(p.Notes, func(n local.Note) bool {
 				return n.Reason == "FailedMount" && strings.Contains(n.Message, c.path) && strings.Contains(n.Message, c.problem)
@@ -138,7 +138,7 @@ func hostPathTypes(b *bed) {
 func hostPathIsAwaited(b *bed) {
 	dir := b.Path("awaited")
 	b.apply("awaits", hostPathPod("awaits", dir, "Directory"))
-	b.eventually("it waits", 10*time.Second, func() error {
+	b.eventually("it waits", 30*time.Second, func() error {
 		if p := b.pod("awaits"); p == nil || !strings.Contains(strings.Join(p.Waits, " "), dir) {
 			return fmt.Errorf("it says %+v", p)
 		}
@@ -156,7 +156,7 @@ containers:
 - {name: reader, image: BUSYBOX, command: [sh, -c, "trap exit TERM; sleep 1000 & wait"], volumeMounts: [{name: e, mountPath: /other}]}`))
 	p := b.ready("share")
 	reader := b.instances(string(p.UID))["reader"]
-	b.eventually("the reader sees the data", 10*time.Second, func() error {
+	b.eventually("the reader sees the data", 30*time.Second, func() error {
 		if got := b.exec(reader, "cat", "/other/x"); got != "data" {
 			return fmt.Errorf("it sees %q", got)
 		}
@@ -186,7 +186,7 @@ containers:
 	b.must(os.Mkdir(point, 0o755))
 	b.must(unix.Mount(data, point, "", unix.MS_BIND, ""))
 	b.remove("mounted")
-	b.eventually("the pod says what keeps it", 20*time.Second, func() error {
+	b.eventually("the pod says what keeps it", 30*time.Second, func() error {
 		if p := b.pod("mounted"); p == nil || !strings.Contains(strings.Join(p.Waits, " "), point) {
 			return fmt.Errorf("it says %+v", p)
 		}
@@ -218,7 +218,7 @@ containers:
 func hostPort(b *bed) {
 	b.apply("port", served("port", "18080"))
 	first := b.ready("port")
-	b.eventually("the port answers", 10*time.Second, func() error {
+	b.eventually("the port answers", 30*time.Second, func() error {
 		c, err := b.Network.Dial(context.Background(), "tcp", lab.NodeAddress+":18080")
 		if err != nil {
 			return err

@@ -10,6 +10,7 @@ import (
 // TestAgentStopsInAnOutage: an agent that was started in an outage and is told to
 // stop does not wait for the apiserver, however long it tried already.
 func TestAgentStopsInAnOutage(t *testing.T) {
+	t.Parallel()
 	p, err := lab.StartControlPlane(t, lab.ControlPlaneOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -25,7 +26,7 @@ func TestAgentStopsInAnOutage(t *testing.T) {
 	<-time.After(20 * time.Second) // by now the waits between two attempts are long
 	began := time.Now()
 	j.must(j.Agent.Stop())
-	if took := time.Since(began); took > time.Second {
+	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("the agent stopped after %s", took)
 	} else {
 		t.Logf("the agent stopped after %s", took)

@@ -183,14 +183,14 @@ containers:
 	b.apply("usage", manifest("64Mi"))
 	p := b.ready("usage")
 	id := b.instances(string(p.UID))["main"]
-	b.eventually("memory is in use", 10*time.Second, func() error {
+	b.eventually("memory is in use", 30*time.Second, func() error {
 		if size := b.exec(id, "stat", "-c", "%s", "/shm/fill"); size != "41943040" {
 			return fmt.Errorf("%s bytes", size)
 		}
 		return nil
 	})
 	b.apply("usage", manifest("32Mi"))
-	b.eventually("the limit is refused", 20*time.Second, func() error {
+	b.eventually("the limit is refused", 30*time.Second, func() error {
 		c := resizing(b.pod("usage"), v1.PodResizeInProgress)
 		if c == nil || c.Reason != v1.PodReasonError || !strings.HasPrefix(c.Message, "cannot decrease memory limits: ") {
 			return fmt.Errorf("condition %+v", c)
@@ -299,7 +299,7 @@ containers:
 	p := b.ready("sidecar")
 	was := b.instances(string(p.UID))
 	b.apply("sidecar", manifest("200m"))
-	b.eventually("the sidecar is resized", 20*time.Second, func() error {
+	b.eventually("the sidecar is resized", 30*time.Second, func() error {
 		if got := b.limits("burstable", p, was["side"], "cpu.shares"); got != "204" {
 			return fmt.Errorf("cpu.shares %s", got)
 		}

@@ -52,7 +52,7 @@ func TestRuntimeRestarts(t *testing.T) {
 			was := b.instances(string(stays.UID))["main"]
 
 			b.must(how.end(b.Runtime))
-			b.eventually("the agent says so", 20*time.Second, func() error {
+			b.eventually("the agent says so", 30*time.Second, func() error {
 				r, err := b.report()
 				if err == nil && r.Node.Runtime == "" {
 					err = fmt.Errorf("it takes the runtime for ready")
@@ -62,7 +62,7 @@ func TestRuntimeRestarts(t *testing.T) {
 			b.must(os.WriteFile(b.Lab.Dir+"/die", nil, 0o644))
 			b.apply("comes", sleeper("comes"))
 			b.remove("goes")
-			b.eventually("the container has died", 10*time.Second, func() error {
+			b.eventually("the container has died", 30*time.Second, func() error {
 				if _, err := os.Stat(b.Lab.Dir + "/die"); err == nil {
 					return fmt.Errorf("not yet")
 				}
@@ -120,7 +120,7 @@ func TestFrozenShimHarmsNoOther(t *testing.T) {
 	b.must(syscall.Kill(shim, syscall.SIGSTOP))
 	defer syscall.Kill(shim, syscall.SIGCONT)
 	b.remove("frozen")
-	b.eventually("the frozen pod is being stopped", 10*time.Second, func() error {
+	b.eventually("the frozen pod is being stopped", 30*time.Second, func() error {
 		if p := b.pod("frozen"); p == nil || len(p.Doing) == 0 {
 			return fmt.Errorf("not yet")
 		}
@@ -133,7 +133,7 @@ func TestFrozenShimHarmsNoOther(t *testing.T) {
 	b.await("dies", "main", "is restarted", func(s v1.ContainerStatus) bool { return s.RestartCount == 1 && s.Ready })
 	b.remove("other")
 	b.gone("other", string(other.UID))
-	if took := time.Since(began); took > 10*time.Second {
+	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("the others took %v", took)
 	}
 	b.must(b.healthy())
@@ -156,7 +156,7 @@ func TestHungRuntime(t *testing.T) {
 	was := b.instances(string(stays.UID))["main"]
 	b.must(b.Runtime.Pause())
 	b.apply("comes", sleeper("comes"))
-	b.eventually("the agent knows the new pod", 5*time.Second, func() error {
+	b.eventually("the agent knows the new pod", 30*time.Second, func() error {
 		if b.pod("comes") == nil {
 			return fmt.Errorf("not yet")
 		}

@@ -33,7 +33,13 @@ type subject struct {
 func agentSubject(dir string) subject {
 	return subject{
 		name: "agent", bare: true, dir: dir,
-		prepare: func(b *bed) (*lab.Agent, error) { return b.Agent(filepath.Join(dir, "nodeagent")) },
+		prepare: func(b *bed) (*lab.Agent, error) {
+			a, err := b.Agent(filepath.Join(dir, "nodeagent"))
+			if err == nil {
+				a.Config = map[string]any{"enableServer": true, "address": "127.0.0.1"}
+			}
+			return a, err
+		},
 		report: func(ctx context.Context, b *bed) (all, running int, err error) {
 			r, err := local.NewClient(b.agent.Root).Report(ctx)
 			for _, p := range r.Pods {

@@ -49,6 +49,7 @@ var sections = []section{
 	{name: "burst", run: (*bed).bursts},
 	{name: "volumes", run: (*bed).volumes},
 	{name: "idle", run: (*bed).idle},
+	{name: "stats", run: (*bed).stats},
 	{name: "die", run: (*bed).die},
 	{name: "recover", run: (*bed).recover},
 	{name: "probes", run: (*bed).probes},
@@ -101,7 +102,7 @@ func parse() (options, error) {
 	flag.DurationVar(&o.idle, "idle", time.Minute, "how long idle pods are watched")
 	flag.StringVar(&o.kubelet, "kubelet", "", "program of a kubelet to measure too")
 	pods := flag.String("pods", "30,100", "how many pods stand idle")
-	only := flag.String("only", "", "sections to run, of serial,burst,volumes,idle,die,recover,probes,api,apibursts,apiidle (default all)")
+	only := flag.String("only", "", "sections to run, of serial,burst,volumes,idle,stats,die,recover,probes,api,apibursts,apiidle (default all)")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		return o, fmt.Errorf("unexpected argument %q", flag.Arg(0))

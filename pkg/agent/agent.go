@@ -21,6 +21,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/env"
 	"github.com/nodeagent/nodeagent/pkg/ledger"
 	"github.com/nodeagent/nodeagent/pkg/local"
+	"github.com/nodeagent/nodeagent/pkg/metrics"
 	"github.com/nodeagent/nodeagent/pkg/node"
 	"github.com/nodeagent/nodeagent/pkg/objects"
 	"github.com/nodeagent/nodeagent/pkg/pod"
@@ -28,6 +29,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/record"
 	"github.com/nodeagent/nodeagent/pkg/server"
 	"github.com/nodeagent/nodeagent/pkg/source"
+	"github.com/nodeagent/nodeagent/pkg/stats"
 	"github.com/nodeagent/nodeagent/pkg/syncloop"
 	"github.com/nodeagent/nodeagent/pkg/volumes"
 )
@@ -84,6 +86,8 @@ type parts struct {
 	sources []source.Source
 	loop    *syncloop.Loop
 	cluster *cluster // nil when the agent is on its own
+	series  *metrics.Series
+	stats   *stats.Stats
 	checks  []server.Check
 	api     *api // nil when it is not served
 }
@@ -100,8 +104,10 @@ func (a *Agent) build(root string) (*parts, error) {
 	}
 	known := &objects.Store{Remote: a.joined()}
 	variables := env.Resolver{Objects: known, Allocatable: m.allocatable}
-	tree := newTree(a.config, m.limit, a.log)
+	series := a.series()
+	tree := newTree(a.config, m.limit, series.Storage, a.log)
 	options := runtimeOptions(a.config, root, m, tree)
+	options.Metrics = series.Runtime
 	if options.Images.Plugins, err = credentialPlugins(a.config, a.log); err != nil {
 		return nil, err
 	}
@@ -110,7 +116,7 @@ func (a *Agent) build(root string) (*parts, error) {
 		return nil, err
 	}
 	tree.runtime = client
-	joined, err := a.join(root, m, client, known)
+	joined, err := a.join(root, m, client, known, series)
 	if err != nil {
 		return nil, err
 	}
@@ -121,6 +127,7 @@ func (a *Agent) build(root string) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
+	vols.Metrics = series.Storage
 	users, err := userRanges(k, vols, quantity(m.allocatable, v1.ResourcePods), a.log)
 	if err != nil {
 		return nil, err
@@ -147,11 +154,16 @@ func (a *Agent) build(root string) (*parts, error) {
 		Node:    pod.Node{Name: a.config.Node.Name, HostIPs: m.ips, MaxBackoff: maxBackoff(a.config)},
 		Slots:   2 * runtime.NumCPU(),
 		Timeout: k.RuntimeRequestTimeout.Duration, Connected: tree.connect, Seen: seen, AskNode: askNode, Fault: a.fault,
+		Metrics: series.Pods, Attempts: series.Probes,
 	})
+	series.Pods.Count(loop.Counts)
 	if joined != nil {
 		joined.loop = loop
 	}
-	p := &parts{runtime: client, sources: sources, loop: loop, cluster: joined, checks: healthChecks(loop.Hung)}
+	p := &parts{runtime: client, sources: sources, loop: loop, cluster: joined, series: series, checks: healthChecks(loop.Hung, series.Health)}
+	if p.stats, err = a.stats(root, loop, tree, client, vols); err != nil {
+		return nil, err
+	}
 	p.api, err = a.api(p, root)
 	return p, err
 }
@@ -170,6 +182,7 @@ func (a *Agent) run(ctx context.Context, root string, p *parts) error {
 		p.api.run(ctx, g)
 	}
 	g.Go(func() error { return p.loop.Run(ctx, updates) })
+	g.Go(func() error { return p.stats.Run(ctx) })
 	g.Go(func() error { return local.Serve(ctx, root, p.loop, a.log) })
 	g.Go(func() error { return server.ServeHealth(ctx, k, p.checks, a.log) })
 	g.Go(func() error { return notify(ctx, a.log, p.loop.Hung) })

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/pkg/credentials"
 	"github.com/nodeagent/nodeagent/pkg/cri"
+	"github.com/nodeagent/nodeagent/pkg/metrics"
 	"github.com/nodeagent/nodeagent/pkg/node"
 	"github.com/nodeagent/nodeagent/pkg/objects"
 	"github.com/nodeagent/nodeagent/pkg/pod"
@@ -46,7 +47,7 @@ type cluster struct {
 
 // join prepares to be a node of a cluster; nil when none is configured. It asks
 // nobody yet.
-func (a *Agent) join(root string, m machine, runtime *cri.Client, known *objects.Store) (*cluster, error) {
+func (a *Agent) join(root string, m machine, runtime *cri.Client, known *objects.Store, series *metrics.Series) (*cluster, error) {
 	if !a.joined() {
 		return nil, nil
 	}
@@ -57,6 +58,7 @@ func (a *Agent) join(root string, m machine, runtime *cri.Client, known *objects
 		NodeName:   a.config.Node.Name,
 		Kubeconfig: a.config.Paths.Kubeconfig, Bootstrap: a.config.Paths.BootstrapKubeconfig, CertDir: a.config.Paths.CertDir,
 		Rotate: k.RotateCertificates, QPS: float32(*k.KubeAPIQPS), Burst: int(k.KubeAPIBurst), ContentType: k.ContentType, Log: a.log,
+		Metrics: series.Certificates.Client,
 	})
 	if err != nil {
 		return nil, err
@@ -67,7 +69,7 @@ func (a *Agent) join(root string, m machine, runtime *cri.Client, known *objects
 	if c.events, err = a.events(c.credentials); err != nil {
 		return nil, err
 	}
-	c.status = status.New(status.Options{Client: c.client, Node: func() pod.Node { return c.loop.Node() }, Log: a.log})
+	c.status = status.New(status.Options{Client: c.client, Node: func() pod.Node { return c.loop.Node() }, Log: a.log, Metrics: series.Writes})
 	if c.node, err = a.nodeReport(m, c, runtime); err != nil {
 		return nil, err
 	}
@@ -79,7 +81,7 @@ func (a *Agent) join(root string, m machine, runtime *cri.Client, known *objects
 	}
 	c.proofs = credentials.NewPodIdentity(reader, a.config.Node.Name)
 	c.source = source.NewAPI(source.APIOptions{Client: reader, NodeName: a.config.Node.Name, Ready: c.credentials.Ready(),
-		Seen: c.status.Seen, Gone: c.status.Gone, Missed: c.status.Unsure, Log: a.log,
+		Seen: func(p *v1.Pod) { c.status.Seen(p); told(series.Pods, p) }, Gone: c.status.Gone, Missed: c.status.Unsure, Log: a.log,
 		Objects: known, Renew: func(changed map[objects.Key]bool) { c.loop.Renew(changed) }})
 	files, err := record.Open(filepath.Join(root, "nodeagent", "objects"))
 	if err != nil {

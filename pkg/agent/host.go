@@ -92,7 +92,7 @@ func runtimeOptions(c *config.Config, root string, m machine, t *tree) cri.Optio
 		Images:         cri.ImageOptions{MaxParallel: parallel, QPS: float64(*k.RegistryPullQPS), Burst: int(k.RegistryBurst)},
 		Pods: cri.PodOptions{
 			RootDir: root, LogsDir: k.PodLogsDir, ClusterDomain: k.ClusterDomain,
-			CgroupParent:   t.parent,
+			CgroupParent:   t.Parent,
 			SeccompDefault: *k.SeccompDefault, CPUCFSQuota: *k.CPUCFSQuota, CPUCFSQuotaPeriod: k.CPUCFSQuotaPeriod.Duration,
 			LimitedSwap: k.MemorySwap.SwapBehavior == "LimitedSwap", SwapCapacity: m.swap,
 			MemoryCapacity:       quantity(m.capacity, v1.ResourceMemory),

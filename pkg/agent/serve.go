@@ -9,7 +9,9 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/nodeagent/nodeagent/pkg/credentials"
+	"github.com/nodeagent/nodeagent/pkg/metrics"
 	"github.com/nodeagent/nodeagent/pkg/server"
+	"github.com/nodeagent/nodeagent/pkg/stats/exposition"
 )
 
 // api is the node's API and the certificate by which others know it.
@@ -28,6 +30,7 @@ func (a *Agent) api(p *parts, root string) (*api, error) {
 	out := &api{}
 	options := server.Options{
 		NodeName: a.config.Node.Name, Config: k, Gate: a.config.Gate, Pods: p.loop, Runtime: p.runtime, Health: p.checks,
+		Stats: p.stats, Cadvisor: exposition.NewSource(p.stats, p.runtime.SandboxImage, a.log),
 		Process: server.Process{Flags: a.config.Flags(), Level: a.level, Root: root}, Log: a.log,
 	}
 	if why := server.Nobody(k, p.cluster != nil); why != nil {
@@ -80,11 +83,19 @@ func (s *api) run(ctx context.Context, g *errgroup.Group) {
 const patience = 5 * time.Minute
 
 // healthChecks are those of /healthz.
-func healthChecks(hung func(time.Time) time.Duration) []server.Check {
-	return []server.Check{server.Logs, {Name: "syncloop", Check: func() error {
+func healthChecks(hung func(time.Time) time.Duration, tell *metrics.Health) []server.Check {
+	checks := []server.Check{server.Logs, {Name: "syncloop", Check: func(context.Context) error {
 		if d := hung(time.Now()); d > patience {
 			return fmt.Errorf("the loop over all pods has not gone on for %v", d)
 		}
 		return nil
 	}}}
+	for i, c := range checks {
+		checks[i].Check = func(ctx context.Context) error {
+			err := c.Check(ctx)
+			tell.Checked(ctx, c.Name, err == nil)
+			return err
+		}
+	}
+	return checks
 }

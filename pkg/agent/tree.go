@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -13,6 +14,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/cgroups"
 	"github.com/nodeagent/nodeagent/pkg/config"
 	"github.com/nodeagent/nodeagent/pkg/cri"
+	"github.com/nodeagent/nodeagent/pkg/metrics"
 )
 
 // tree is the cgroup tree, which can only be made once the runtime has said
@@ -21,6 +23,7 @@ type tree struct {
 	options  cgroups.Options
 	log      *slog.Logger
 	runtime  *cri.Client // set once it is made
+	metrics  *metrics.Storage
 	made     atomic.Pointer[cgroups.Tree]
 	enforced atomic.Bool
 }
@@ -29,9 +32,9 @@ var errNoTree = errors.New("the cgroup tree is not made yet: the runtime has not
 
 // newTree prepares it. limit is what all pods together may use, if that is to be
 // enforced.
-func newTree(c *config.Config, limit v1.ResourceList, log *slog.Logger) *tree {
+func newTree(c *config.Config, limit v1.ResourceList, to *metrics.Storage, log *slog.Logger) *tree {
 	k := &c.Kubelet
-	t := &tree{log: log, options: cgroups.Options{
+	t := &tree{log: log, metrics: to, options: cgroups.Options{
 		Root: k.CgroupRoot, Driver: k.CgroupDriver, PerQoS: *k.CgroupsPerQOS,
 		PodPidsLimit: *k.PodPidsLimit, CFSQuota: *k.CPUCFSQuota, CFSPeriod: k.CPUCFSQuotaPeriod.Duration,
 	}}
@@ -80,17 +83,32 @@ func (t *tree) enforce(ctx context.Context, made *cgroups.Tree) error {
 	return err
 }
 
-// parent is the pod's cgroup for CRI.
-func (t *tree) parent(p *v1.Pod) string {
+// Parent is the pod's cgroup, for CRI and for what the pod uses.
+func (t *tree) Parent(p *v1.Pod) string {
 	if made := t.made.Load(); made != nil {
 		return made.Parent(p)
 	}
 	return ""
 }
 
+// Tiers implements stats.Places.
+func (t *tree) Tiers() []string {
+	if made := t.made.Load(); made != nil {
+		return made.Tiers()
+	}
+	return nil
+}
+
+// took times an operation until its end.
+func (t *tree) took(operation string) (end func()) {
+	began := time.Now()
+	return func() { t.metrics.Cgroup(operation, time.Since(began)) }
+}
+
 // Create implements syncloop.Cgroups.
 func (t *tree) Create(ctx context.Context, p *v1.Pod) error {
 	if made := t.made.Load(); made != nil {
+		defer t.took("create")()
 		return made.Create(ctx, p)
 	}
 	return errNoTree
@@ -99,6 +117,7 @@ func (t *tree) Create(ctx context.Context, p *v1.Pod) error {
 // Grow implements syncloop.Cgroups.
 func (t *tree) Grow(ctx context.Context, from, to *v1.Pod) error {
 	if made := t.made.Load(); made != nil {
+		defer t.took("create")()
 		return made.Grow(ctx, from, to)
 	}
 	return errNoTree
@@ -115,6 +134,7 @@ func (t *tree) MemoryUsage(ctx context.Context, p *v1.Pod) (int64, error) {
 // Remove implements syncloop.Cgroups.
 func (t *tree) Remove(ctx context.Context, uid types.UID) error {
 	if made := t.made.Load(); made != nil {
+		defer t.took("destroy")()
 		return made.Remove(ctx, uid)
 	}
 	return errNoTree
@@ -123,6 +143,7 @@ func (t *tree) Remove(ctx context.Context, uid types.UID) error {
 // UpdateQoS implements syncloop.Cgroups.
 func (t *tree) UpdateQoS(ctx context.Context, pods []*v1.Pod) error {
 	if made := t.made.Load(); made != nil {
+		defer t.took("update")()
 		_ = t.enforce(ctx, made) // told when it failed first
 		return made.UpdateQoS(ctx, pods)
 	}

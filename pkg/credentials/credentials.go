@@ -25,6 +25,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/certificate"
+
+	"github.com/nodeagent/nodeagent/pkg/metrics"
 )
 
 // Options say who this node is and where its credentials are.
@@ -38,6 +40,7 @@ type Options struct {
 	Burst       int
 	ContentType string // of requests; "" leaves it to client-go
 	Log         *slog.Logger
+	Metrics     *metrics.Certificate // nil for nobody
 }
 
 // Cluster is the way to the apiserver.
@@ -77,6 +80,8 @@ func Open(o Options) (*Cluster, error) {
 	}
 	c := &Cluster{options: o, log: o.Log, certs: certs, clients: newClient, ready: make(chan struct{})}
 	c.keeper = newKeeper(clientKind, o.CertDir, certs, o.Log, c.look)
+	c.keeper.metrics = o.Metrics
+	o.Metrics.Expires(c.expires)
 	now := time.Now()
 	s := c.see(now)
 	base := s.base()
@@ -177,6 +182,16 @@ func (c *Cluster) publish(s sight, now time.Time) {
 		c.log.Info("credentials for the apiserver have changed, connections with the old ones are closed", "expires", s.expires())
 	}
 	c.access = s.access
+}
+
+// expires is when the client certificate does, zero if there is none.
+func (c *Cluster) expires() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.access == nil || c.access.leaf == nil {
+		return time.Time{}
+	}
+	return c.access.leaf.NotAfter
 }
 
 // open makes a door, which leads to the apiserver by connections of its own.

@@ -28,6 +28,7 @@ import (
 	"k8s.io/client-go/util/keyutil"
 	"k8s.io/klog/v2"
 
+	"github.com/nodeagent/nodeagent/pkg/metrics"
 	"github.com/nodeagent/nodeagent/pkg/record"
 )
 
@@ -66,14 +67,15 @@ func (o order) same(p order) bool {
 // asks when it is time to.
 type keeper struct {
 	kind
-	dir    string
-	store  certificate.Store
-	log    *slog.Logger
-	look   func(now time.Time) order
-	poke   chan struct{} // ask look again
-	issued bool          // a certificate was issued to this process
-	failed told
-	blind  bool // watches no files: for tests in virtual time
+	dir     string
+	store   certificate.Store
+	log     *slog.Logger
+	look    func(now time.Time) order
+	poke    chan struct{} // ask look again
+	issued  bool          // a certificate was issued to this process
+	failed  told
+	metrics *metrics.Certificate // nil for nobody
+	blind   bool                 // watches no files: for tests in virtual time
 }
 
 func newKeeper(k kind, dir string, store certificate.Store, log *slog.Logger, look func(time.Time) order) *keeper {
@@ -185,8 +187,11 @@ func (k *keeper) ended(err error) {
 		k.issued = true
 		k.log.Info("certificate is issued")
 	case errors.Is(err, context.Canceled): // another is wanted now
-	case news:
-		k.log.Warn("no certificate yet, trying again", "error", err)
+	default:
+		k.metrics.Failed()
+		if news {
+			k.log.Warn("no certificate yet, trying again", "error", err)
+		}
 	}
 }
 

@@ -24,6 +24,7 @@ import (
 	"k8s.io/client-go/util/certificate"
 	netutils "k8s.io/utils/net"
 
+	"github.com/nodeagent/nodeagent/pkg/metrics"
 	"github.com/nodeagent/nodeagent/pkg/record"
 )
 
@@ -41,6 +42,7 @@ type ServingOptions struct {
 	// Cluster is asked for certificates, with serverTLSBootstrap; nil means not to.
 	Cluster *Cluster
 	Log     *slog.Logger
+	Metrics *metrics.Certificate // nil for nobody
 }
 
 // Serving is the certificate of the agent's own server: one that the cluster
@@ -85,6 +87,8 @@ func OpenServing(o ServingOptions) (*Serving, error) {
 		s.paths = append(s.paths, pair)
 	}
 	s.keeper = newKeeper(servingKind, o.CertDir, certs, o.Log, s.look)
+	s.keeper.metrics = o.Metrics
+	o.Metrics.Expires(s.expires)
 	if err := s.read(); err != nil && o.Cluster == nil {
 		return nil, fmt.Errorf("serving certificate (tlsCertFile, tlsPrivateKeyFile): %w", err)
 	}
@@ -140,11 +144,20 @@ func (s *Serving) read() error {
 		}
 		old := s.current.Swap(cert)
 		if old != nil && !old.Leaf.Equal(cert.Leaf) {
+			s.options.Metrics.Rotated(time.Since(old.Leaf.NotBefore))
 			s.log.Info("serving certificate has changed", "file", pair[0], "expires", cert.Leaf.NotAfter.UTC().Format(time.RFC3339))
 		}
 		return nil
 	}
 	return errors.Join(wrong...)
+}
+
+// expires is when the certificate does, zero if there is none.
+func (s *Serving) expires() time.Time {
+	if cert := s.current.Load(); cert != nil {
+		return cert.Leaf.NotAfter
+	}
+	return time.Time{}
 }
 
 func readPair(pair [2]string) (*tls.Certificate, error) {

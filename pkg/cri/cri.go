@@ -24,6 +24,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/nodeagent/nodeagent/pkg/metrics"
 )
 
 // Options says where the runtime is and how pods are turned into its configs.
@@ -44,6 +46,8 @@ type Options struct {
 	RequestTimeout time.Duration
 	Images         ImageOptions
 	Pods           PodOptions
+	// Metrics is told of every call and image; nil for nobody.
+	Metrics *metrics.Runtime
 }
 
 // Client speaks to one runtime. It is safe for concurrent use.
@@ -83,14 +87,14 @@ const (
 func Dial(o Options) (*Client, error) {
 	o = o.withDefaults()
 	c := &Client{opts: o, machine: readMachine(), pulls: newPulls(o.Images)}
-	conn, err := dial(o.Endpoint)
+	conn, err := dial(o.Endpoint, o.Metrics)
 	if err != nil {
 		return nil, err
 	}
 	c.conns = append(c.conns, conn)
 	c.runtime = runtimeapi.NewRuntimeServiceClient(conn)
 	if o.ImageEndpoint != "" && o.ImageEndpoint != o.Endpoint {
-		if conn, err = dial(o.ImageEndpoint); err != nil {
+		if conn, err = dial(o.ImageEndpoint, o.Metrics); err != nil {
 			return nil, errors.Join(err, c.Close())
 		}
 		c.conns = append(c.conns, conn)
@@ -118,7 +122,7 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-func dial(endpoint string) (*grpc.ClientConn, error) {
+func dial(endpoint string, to *metrics.Runtime) (*grpc.ClientConn, error) {
 	path := strings.TrimPrefix(endpoint, "unix://")
 	if !strings.HasPrefix(path, "/") {
 		return nil, fmt.Errorf("runtime endpoint %q: must be unix:///path/of/socket", endpoint)
@@ -128,6 +132,7 @@ func dial(endpoint string) (*grpc.ClientConn, error) {
 	conn, err := grpc.NewClient("passthrough:///"+path,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithAuthority("localhost"),
+		grpc.WithUnaryInterceptor(observe(to)),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: redial, MinConnectTimeout: time.Second}),
 		grpc.WithContextDialer(func(ctx context.Context, path string) (net.Conn, error) {

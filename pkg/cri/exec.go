@@ -11,13 +11,15 @@ import (
 )
 
 // Exec runs a command in a running instance and returns its exit code and what
-// it printed. It takes as long as ctx allows; a command that is ended by ctx's
-// deadline is context.DeadlineExceeded.
-func (c *Client) Exec(ctx context.Context, id string, command []string) (exit int32, output string, err error) {
+// it printed. The runtime ends the command limit after it began, which may be
+// long after it was asked for; a limit of 0 is what ctx's deadline leaves. A
+// command that is ended by either is context.DeadlineExceeded.
+func (c *Client) Exec(ctx context.Context, id string, command []string, limit time.Duration) (exit int32, output string, err error) {
 	req := &runtimeapi.ExecSyncRequest{ContainerId: id, Cmd: command}
-	if end, ok := ctx.Deadline(); ok {
-		req.Timeout = max(int64(math.Ceil(time.Until(end).Seconds())), 1) // 0 would be no limit
+	if end, ok := ctx.Deadline(); ok && limit == 0 {
+		limit = max(time.Until(end), 1) // 0 would be none
 	}
+	req.Timeout = int64(math.Ceil(limit.Seconds()))
 	r, err := c.runtime.ExecSync(ctx, req)
 	if code(err) == codes.DeadlineExceeded {
 		err = fmt.Errorf("%w: %w", context.DeadlineExceeded, err)

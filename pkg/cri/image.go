@@ -11,6 +11,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	credentialproviderv1 "k8s.io/kubelet/pkg/apis/credentialprovider/v1"
+
+	"github.com/nodeagent/nodeagent/pkg/metrics"
 )
 
 // ImageOptions say how images are pulled.
@@ -92,23 +94,30 @@ func (c *Client) pull(ctx context.Context, p *v1.Pod, k *v1.Container, r PullReq
 		e.Message = fmt.Sprintf("Failed to apply default image tag %q: %v", k.Image, err)
 		return "", "", e
 	}
-	policy := pullPolicy(k, name)
+	policy, present := pullPolicy(k, name), metrics.Unknown
+	count := func(pulled bool) { c.opts.Metrics.Image(string(policy), present, pulled) }
 	if policy != v1.PullAlways {
 		image, err := c.imageStatus(ctx, name)
 		switch {
 		case err != nil:
+			count(false)
 			e := failed(ReasonInspect, "inspect image "+name, err)
 			e.Message = fmt.Sprintf("Failed to inspect image %q: %s", k.Image, e.Message)
 			return "", "", e
 		case image != nil:
+			present = metrics.Yes
+			count(false)
 			return image.Id, fmt.Sprintf("Container image %q already present on machine and can be accessed by the pod", k.Image), nil
-		case policy == v1.PullNever:
+		}
+		if present = metrics.No; policy == v1.PullNever {
+			count(false)
 			e := failed(ReasonNeverPull, "pull image "+name, errors.New("it is not present and its pull policy is Never"))
 			e.Message = fmt.Sprintf("Container image %q is not present with pull policy of Never", k.Image)
 			return "", "", e
 		}
 	}
 	began := time.Now()
+	count(true)
 	r.Begun(fmt.Sprintf("Pulling image %q", k.Image))
 	creds, err := c.credentials(ctx, repository, r.Secrets)
 	if err != nil {
@@ -120,6 +129,7 @@ func (c *Client) pull(ctx context.Context, p *v1.Pod, k *v1.Container, r PullReq
 	if err != nil {
 		return "", "", pullError(name, err)
 	}
+	c.opts.Metrics.Pulled(got.size, time.Since(began))
 	message = fmt.Sprintf("Successfully pulled image %q in %v (%v including waiting). Image size: %d bytes.",
 		k.Image, got.took.Truncate(time.Millisecond), time.Since(began).Truncate(time.Millisecond), got.size)
 	return got.ref, message, nil

@@ -72,14 +72,17 @@ func TestExec(t *testing.T) {
 	c := serve(t, f)
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
-	code, out, err := c.Exec(ctx, "id", []string{"echo", "$(NAME)"})
+	code, out, err := c.Exec(ctx, "id", []string{"echo", "$(NAME)"}, 0)
 	if code != 3 || out != "outerr" || err != nil {
 		t.Errorf("code %d, output %q: %v", code, out, err)
 	}
 	if r := f.exec; !slices.Equal(r.Cmd, []string{"echo", "$(NAME)"}) || r.Timeout < 80 || r.Timeout > 90 {
 		t.Errorf("asked for %v", r)
 	}
-	if _, _, err := c.Exec(t.Context(), "id", nil); err != nil || f.exec.Timeout != 0 {
+	if _, _, err := c.Exec(ctx, "id", nil, 2*time.Second); err != nil || f.exec.Timeout != 2 {
+		t.Errorf("with a limit of its own: %v, %v", f.exec, err)
+	}
+	if _, _, err := c.Exec(t.Context(), "id", nil, 0); err != nil || f.exec.Timeout != 0 {
 		t.Errorf("without a limit: %v, %v", f.exec, err)
 	}
 }

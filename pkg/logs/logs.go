@@ -3,9 +3,9 @@
 // as "<time> stdout|stderr P|F <text>", and the files that rotation made of
 // older parts (behaviour rows 1.11-4, 1.11-6).
 //
-// Each Read is on its own: it shares nothing with others, needs the same small
-// memory for a log of any size and lines of any length, and is woken by the
-// kernel when a log grows.
+// Each Read is on its own: it needs the same small memory for a log of any size
+// and lines of any length, and is woken by the kernel when a log grows. All that
+// follow share one of the kernel's watches.
 package logs
 
 import (
@@ -40,7 +40,7 @@ const (
 	// has let go of the last.
 	settle = time.Second
 	// recheck is how often a log is looked at when the kernel has no watch
-	// left to give (fs.inotify.max_user_instances).
+	// left to give (fs.inotify.max_user_watches).
 	recheck = time.Second
 )
 
@@ -50,11 +50,14 @@ const (
 // oldest first. A line that the runtime split is put together again; each piece
 // counts as a line for tailLines, as it does for a kubelet.
 //
+// Nothing is written before the log is open; then, at once, an empty slice to
+// stdout (or stderr, if that alone is asked for), for who waits for a sign.
+//
 // It returns nil when all was read, limitBytes is reached, or, following, the
 // instance has ended; and the context's error when that ends. A writer that
 // blocks holds up this Read only; who owns it has to unblock it.
 func Read(ctx context.Context, l Log, o v1.PodLogOptions, stdout, stderr io.Writer) error {
-	if err := check(o); err != nil {
+	if err := Check(o); err != nil {
 		return err
 	}
 	dir, err := openFolder(filepath.Dir(l.Path), filepath.Base(l.Path))
@@ -68,6 +71,9 @@ func Read(ctx context.Context, l Log, o v1.PodLogOptions, stdout, stderr io.Writ
 	if err := r.open(o.TailLines); err != nil {
 		return err
 	}
+	if _, err := r.out.writer(r.out.stdout == nil).Write(nil); err != nil {
+		return err
+	}
 	err = r.run(ctx)
 	if r.line.bad > 0 {
 		slog.WarnContext(ctx, "a log has lines that are not in CRI's form: they were left out", "log", l.Path, "lines", r.line.bad)
@@ -78,8 +84,8 @@ func Read(ctx context.Context, l Log, o v1.PodLogOptions, stdout, stderr io.Writ
 	return err
 }
 
-// check says what an apiserver would say of the options.
-func check(o v1.PodLogOptions) error {
+// Check says what an apiserver would say of the options; it wraps ErrOptions.
+func Check(o v1.PodLogOptions) error {
 	bad := func(field, why string) error { return fmt.Errorf("%w: %s: %s", ErrOptions, field, why) }
 	switch {
 	case o.TailLines != nil && *o.TailLines < 0:
@@ -124,7 +130,7 @@ func (r *reader) open(tail *int64) (err error) {
 	if r.follow {
 		// Before anything is read, so that no news is missed.
 		if r.watch, err = newWatch(r.dir.handle); err != nil {
-			slog.Warn("a log is looked at each second, as the kernel gives no watch: raise fs.inotify.max_user_instances", "error", err)
+			slog.Warn("a log is looked at each second, as the kernel gives no watch: raise fs.inotify.max_user_watches and max_user_instances", "error", err)
 		}
 	}
 	if r.parts, err = r.dir.open(); err != nil {
@@ -155,7 +161,7 @@ func (r *reader) watchFile() error {
 	if r.watch == nil {
 		return nil
 	}
-	return r.watch.file(r.parts[len(r.parts)-1].file)
+	return r.watch.follow(r.parts[len(r.parts)-1].file)
 }
 
 // run reads to the end, which for one that follows is that of the instance.

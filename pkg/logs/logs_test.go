@@ -465,3 +465,47 @@ func BenchmarkRead(b *testing.B) {
 		}
 	}
 }
+
+// All who follow share one of the kernel's instances, of which there are few,
+// and it is given back.
+func TestManyFollow(t *testing.T) {
+	b := newBox(t)
+	b.add("", at(0, "0"))
+	const count = 300 // fs.inotify.max_user_instances is mostly 128
+	var all []*follower
+	for range count {
+		all = append(all, b.follow(t.Context(), v1.PodLogOptions{}))
+	}
+	for _, f := range all {
+		f.await(t, "0\n")
+	}
+	if n := instances(t); n != 1 {
+		t.Errorf("%d instances of inotify for %d followers", n, count)
+	}
+	for _, f := range all[1:] {
+		f.finish(t, "0\n")
+	}
+	b.add("", at(1, "1"))
+	all[0].await(t, "0\n1\n")
+	b.must(os.Rename(b.path, b.path+first))
+	b.add("", at(2, "2"))
+	all[0].await(t, "0\n1\n2\n")
+	all[0].finish(t, "0\n1\n2\n")
+	if n := instances(t); n != 0 {
+		t.Errorf("%d instances of inotify are left", n)
+	}
+}
+
+// instances are the instances of inotify that this process has.
+func instances(t *testing.T) (n int) {
+	links, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, link := range links {
+		if to, err := os.Readlink(link); err == nil && to == "anon_inode:inotify" {
+			n++
+		}
+	}
+	return n
+}

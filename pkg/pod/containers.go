@@ -13,10 +13,13 @@ func (l *planner) containers() {
 	if !l.initialized() {
 		return
 	}
-	for _, m := range mains(l.Spec) {
+	list := mains(l.Spec)
+	for i, m := range list {
 		if l.advance(m) && !l.Containers[m.Name].Tried {
 			l.wait("container %s comes next", m.Name)
-			l.prefetch(m)
+			for _, behind := range list[i+1:] {
+				l.prepare(behind)
+			}
 			return
 		}
 	}
@@ -33,15 +36,15 @@ func (l *planner) strays() {
 	}
 }
 
-// prefetch pulls beside each other the images of the main containers behind m.
-func (l *planner) prefetch(m member) {
-	behind := false
-	for _, o := range mains(l.Spec) {
-		if behind {
-			l.pull(o)
-		}
-		behind = behind || o.Name == m.Name
+// prepare looks after a main container whose turn comes later: its image is
+// pulled beside those of the others; and one that runs already, from before the
+// agent was started, is looked after as any.
+func (l *planner) prepare(m member) {
+	if k := l.Containers[m.Name].Known; k != nil && l.present(k) && (k.State == Running || k.State == Unknown) {
+		l.keep(m, *k)
+		return
 	}
+	l.pull(m)
 }
 
 // initialized plans the init containers and says whether the main ones may

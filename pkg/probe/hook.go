@@ -34,7 +34,7 @@ func (h *Handlers) Run(ctx context.Context, k Hook) (told []pod.Note, err error)
 func (h *Handlers) run(ctx context.Context, k Hook) (told []pod.Note, err error) {
 	switch {
 	case k.Exec != nil:
-		code, output, err := h.runtime.Exec(ctx, k.ContainerID, k.Exec.Command)
+		code, output, err := h.runtime.Exec(ctx, k.ContainerID, k.Exec.Command, 0)
 		if err == nil && code != 0 {
 			err = fmt.Errorf("hook ended with exit code %d: %.512s", code, output)
 		}

@@ -19,10 +19,10 @@ import (
 
 // Runtime runs commands in containers.
 type Runtime interface {
-	// Exec returns the command's exit code and output. It takes as long as ctx
-	// allows; when its deadline ends the command, the error is
-	// context.DeadlineExceeded.
-	Exec(ctx context.Context, containerID string, command []string) (code int32, output string, err error)
+	// Exec returns the command's exit code and output. The command may take limit
+	// from when it began; 0 is for as long as ctx allows. When limit or ctx's
+	// deadline ends it, the error is context.DeadlineExceeded.
+	Exec(ctx context.Context, containerID string, command []string, limit time.Duration) (code int32, output string, err error)
 }
 
 // Handlers make attempts of probes and run hooks.
@@ -92,8 +92,14 @@ func (h *Handlers) takePlace(ctx context.Context) (giveBack func()) {
 	return func() { begun.Stop(); free() }
 }
 
+// patience is how much longer than its command an exec may take. A busy machine
+// takes long to start a process, which is no fault of the container; but of a
+// command that leaves its output open the runtime may never see the end.
+const patience = 5 * time.Second
+
 // askExec asks by a command, in which only the variables that the container's
-// spec gives as text stand for something (behaviour row 1.6-12).
+// spec gives as text stand for something. The timeout is the command's own, from
+// when it began (behaviour row 1.6-12).
 func (h *Handlers) askExec(q pod.Probing) Ask {
 	values := map[string]string{}
 	for _, e := range q.Container.Env {
@@ -110,9 +116,9 @@ func (h *Handlers) askExec(q pod.Probing) Ask {
 			return pod.Errored, ctx.Err().Error()
 		}
 		defer giveBack()
-		ctx, cancel := context.WithTimeout(ctx, timeout)
+		ctx, cancel := context.WithTimeout(ctx, timeout+patience)
 		defer cancel()
-		code, output, err := h.runtime.Exec(ctx, q.ContainerID, command)
+		code, output, err := h.runtime.Exec(ctx, q.ContainerID, command, timeout)
 		output = brief(output)
 		switch {
 		case errors.Is(err, context.DeadlineExceeded):

@@ -26,13 +26,14 @@ import (
 
 // shell is a runtime whose commands do what their first word says.
 type shell struct {
+	slow    time.Duration // to start one
 	mu      sync.Mutex
 	running int
 	most    int // that ran at once
 	command []string
 }
 
-func (s *shell) Exec(ctx context.Context, _ string, command []string) (int32, string, error) {
+func (s *shell) Exec(ctx context.Context, _ string, command []string, limit time.Duration) (int32, string, error) {
 	s.mu.Lock()
 	s.command = command
 	s.running++
@@ -43,6 +44,9 @@ func (s *shell) Exec(ctx context.Context, _ string, command []string) (int32, st
 		s.running--
 		s.mu.Unlock()
 	}()
+	if err := sleep(ctx, s.slow); err != nil {
+		return 0, "", fmt.Errorf("exec: %w", ctx.Err())
+	}
 	switch command[0] {
 	case "fail":
 		return 3, "why\n", nil
@@ -50,11 +54,17 @@ func (s *shell) Exec(ctx context.Context, _ string, command []string) (int32, st
 		return 0, "", errors.New("no such container")
 	case "flood":
 		return 1, strings.Repeat("\xffa", 1<<20), nil
+	case "hold": // as one whose children have its output
+		<-ctx.Done()
+		return 0, "", fmt.Errorf("exec: %w", ctx.Err())
 	case "sleep":
+		if limit > 0 {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, limit)
+			defer cancel()
+		}
 		d, _ := time.ParseDuration(command[1])
-		select {
-		case <-time.After(d):
-		case <-ctx.Done():
+		if sleep(ctx, d) != nil {
 			return 0, "", fmt.Errorf("exec: %w", ctx.Err())
 		}
 	}
@@ -86,6 +96,28 @@ func TestExecProbe(t *testing.T) {
 		}
 		if _, message := h.Ask(execProbe("flood"))(t.Context()); len(message) > maxOutput || strings.ContainsRune(message, '\ufffd') {
 			t.Errorf("%d bytes of output are told", len(message))
+		}
+	})
+}
+
+// What the runtime takes to start a command is no part of its timeout, within
+// reason.
+func TestExecThatIsSlowToStart(t *testing.T) {
+	for slow, want := range map[time.Duration]pod.Outcome{4 * time.Second: pod.Passed, time.Hour: pod.Failed} {
+		synctest.Test(t, func(t *testing.T) {
+			h := New(&shell{slow: slow}, "1.36")
+			began := time.Now()
+			outcome, message := h.Ask(execProbe("sleep", "1500ms"))(t.Context())
+			if took := time.Since(began); outcome != want || took > 2*time.Second+patience {
+				t.Errorf("a start of %v: %d %q after %v", slow, outcome, message, took)
+			}
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		outcome, message := New(&shell{}, "1.36").Ask(execProbe("hold"))(t.Context())
+		if took := time.Since(began); outcome != pod.Failed || !strings.Contains(message, "timed out after 2s") || took != 2*time.Second+patience {
+			t.Errorf("one that leaves its output open: %d %q after %v", outcome, message, took)
 		}
 	})
 }

@@ -19,11 +19,15 @@ type Ask func(context.Context) (pod.Outcome, string)
 // tries is how often an attempt is made that errors (behaviour row 1.6-4).
 const tries = 3
 
+// Count is told how each attempt went and how long it took.
+type Count func(outcome pod.Outcome, took time.Duration)
+
 // Run asks by the probe's schedule until ctx ends or the answer is final, and
 // reports what is news: a new result of the threshold, and each attempt that did
 // not pass. An attempt is never made beside another: one that outlasts the period
-// is followed by the next in turn (behaviour rows 1.6-1 to 1.6-5, 1.6-13).
-func Run(ctx context.Context, q pod.Probing, ask Ask, report func(pod.Probed)) {
+// is followed by the next in turn (behaviour rows 1.6-1 to 1.6-5, 1.6-13). Every
+// attempt is counted.
+func Run(ctx context.Context, q pod.Probing, ask Ask, count Count, report func(pod.Probed)) {
 	now := time.Now()
 	due := now.Add(firstDelay(q, now))
 	timer := time.NewTimer(time.Until(due))
@@ -36,10 +40,12 @@ func Run(ctx context.Context, q pod.Probing, ask Ask, report func(pod.Probed)) {
 			return
 		case <-timer.C:
 		}
+		began := time.Now()
 		outcome, message := attempt(ctx, ask)
 		if ctx.Err() != nil {
 			return // it was cut short, and says nothing
 		}
+		count(outcome, time.Since(began))
 		result := t.count(q.Probe, outcome)
 		if result == said {
 			result = pod.ResultNone

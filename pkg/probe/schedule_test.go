@@ -46,6 +46,7 @@ type trial struct {
 	q        pod.Probing
 	asked    []time.Duration // when it was asked
 	reported []string
+	counted  []pod.Outcome
 }
 
 func (r *trial) run(t *testing.T, lasts time.Duration, answer func(n int) (pod.Outcome, time.Duration)) {
@@ -58,6 +59,7 @@ func (r *trial) run(t *testing.T, lasts time.Duration, answer func(n int) (pod.O
 		ctx, cancel := context.WithTimeout(t.Context(), lasts)
 		defer cancel()
 		inFlight := false
+		count := func(o pod.Outcome, _ time.Duration) { r.counted = append(r.counted, o) }
 		Run(ctx, r.q, func(ctx context.Context) (pod.Outcome, string) {
 			if inFlight {
 				t.Error("two attempts at once")
@@ -71,7 +73,7 @@ func (r *trial) run(t *testing.T, lasts time.Duration, answer func(n int) (pod.O
 			case <-ctx.Done():
 			}
 			return o, fmt.Sprint(len(r.asked))
-		}, func(e pod.Probed) {
+		}, count, func(e pod.Probed) {
 			r.reported = append(r.reported, fmt.Sprintf("%v %s %d %d", time.Since(began), e.Message, e.Outcome, e.Result))
 		})
 	})
@@ -132,6 +134,9 @@ func TestErrorsAreTriedAgain(t *testing.T) {
 	})
 	r.want(t, []time.Duration{0, 0, 0, 5 * second, 5 * second},
 		fmt.Sprintf("0s 3 %d %d", pod.Errored, pod.ResultNone), fmt.Sprintf("5s 5 %d %d", pod.Passed, pod.Success))
+	if want := []pod.Outcome{pod.Errored, pod.Passed}; !slices.Equal(r.counted, want) {
+		t.Errorf("counted %v, want %v", r.counted, want)
+	}
 }
 
 // An attempt that takes long is followed by the next one in turn, and shifts none.

@@ -16,12 +16,12 @@ import (
 // Check says what is wrong, nil for nothing.
 type Check struct {
 	Name  string
-	Check func() error
+	Check func(context.Context) error
 }
 
 // Logs is the check that what the agent logs is taken: a reader of standard
 // error who stopped reading halts whoever logs.
-var Logs = Check{"log", func() error { return taken(unix.Stderr) }}
+var Logs = Check{"log", func(context.Context) error { return taken(unix.Stderr) }}
 
 func taken(fd int) error {
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
@@ -35,7 +35,7 @@ func taken(fd int) error {
 func installHealth(mux *http.ServeMux, checks []Check) {
 	all := []healthz.HealthChecker{healthz.PingHealthz}
 	for _, c := range checks {
-		all = append(all, healthz.NamedCheck(c.Name, func(*http.Request) error { return c.Check() }))
+		all = append(all, healthz.NamedCheck(c.Name, func(r *http.Request) error { return c.Check(r.Context()) }))
 	}
 	healthz.InstallHandler(mux, all...)
 }

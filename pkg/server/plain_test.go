@@ -42,7 +42,7 @@ func open(t *testing.T, change func(k *kit)) (*kit, func(method, path string) (i
 func TestHealthz(t *testing.T) {
 	var ill error
 	_, ask := open(t, func(k *kit) {
-		k.options.Health = []Check{Logs, {"syncloop", func() error { return ill }}}
+		k.options.Health = []Check{Logs, {"syncloop", func(context.Context) error { return ill }}}
 	})
 	want := func(path string, code int, text string) {
 		t.Helper()
@@ -95,7 +95,7 @@ func TestHealthPort(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() {
-		ended <- ServeHealth(ctx, k.options.Config, []Check{{"syncloop", func() error { return nil }}}, k.options.Log)
+		ended <- ServeHealth(ctx, k.options.Config, []Check{{"syncloop", func(context.Context) error { return nil }}}, k.options.Log)
 	}()
 	get := func(path string) string {
 		r, err := http.Get("http://" + l.Addr().String() + path)

@@ -41,6 +41,10 @@ func (s *Server) readOnly() http.Handler {
 func (s *Server) addReadable(mux *http.ServeMux) {
 	installHealth(mux, s.options.Health)
 	mux.HandleFunc("GET /pods", s.pods)
+	mux.HandleFunc("GET /stats/summary", s.summary)
+	mux.HandleFunc("POST /stats/summary", s.summary)
+	mux.HandleFunc("GET /metrics/cadvisor", s.cadvisor)
+	mux.HandleFunc("GET /metrics/resource", s.resource)
 }
 
 func disabled(text string) http.HandlerFunc {

@@ -38,6 +38,9 @@ type Options struct {
 	Tokens, Rights kubernetes.Interface
 	Pods           Pods
 	Runtime        Runtime
+	Stats          Stats
+	// Cadvisor has what only /metrics/cadvisor tells.
+	Cadvisor Cadvisor
 	// Health are the checks of /healthz beside ping, by name.
 	Health  []Check
 	Process Process

@@ -33,6 +33,9 @@ const (
 	create
 )
 
+// String is the verb in metrics.
+func (v verb) String() string { return [...]string{"idle", "get", "patch", "delete", "create"}[v] }
+
 // step is what is to be done next about a pod at the apiserver.
 type step struct {
 	verb   verb

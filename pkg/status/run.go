@@ -71,6 +71,9 @@ func (w *Writer) lookAll() {
 		w.mu.Lock()
 		switch {
 		case next.verb == idle:
+			if !k.since.IsZero() && len(k.here) > 0 {
+				w.Metrics.Synced(now.Sub(k.since))
+			}
 			k.since = time.Time{}
 		case k.since.IsZero():
 			k.since = now

@@ -27,6 +27,9 @@ func (w *Writer) fly(ctx context.Context, k *known, timeout time.Duration) {
 	if ctx.Err() != nil {
 		return // the agent ends
 	}
+	if s.verb != idle {
+		w.Metrics.Call(s.verb.String(), err != nil)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	defer w.wake() // somebody may wait for a place

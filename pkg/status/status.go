@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/nodeagent/nodeagent/pkg/metrics"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 )
 
@@ -29,6 +30,8 @@ type Options struct {
 	// Node is the newest view of the node.
 	Node func() pod.Node
 	Log  *slog.Logger
+	// Metrics is told of every call; nil for nobody.
+	Metrics *metrics.Writes
 }
 
 // Writer keeps what the apiserver says of the pods true.

@@ -31,7 +31,8 @@ type actor struct {
 	actuated  *pod.Actuated
 	// restored says that an earlier process, or another agent, had the pod.
 	restored bool
-	told     int          // Note.Seq of the newest note that was logged
+	told     int // Note.Seq of the newest note that was logged
+	watch    stopwatch
 	held     atomic.Int32 // start slots of calls that have ended
 	flight   map[string]context.CancelFunc
 	probes   map[probeKey]*probing
@@ -54,6 +55,7 @@ func newActor(l *Loop, p pod.Pod) *actor {
 // run plans and applies until the pod is forgotten or ctx ends, and returns
 // when its calls have. It says whether the pod is gone.
 func (a *actor) run(ctx context.Context) (gone bool) {
+	defer a.uncount()
 	defer a.giveBack()
 	defer a.work.Wait()
 	defer func() {
@@ -94,6 +96,7 @@ func (a *actor) run(ctx context.Context) (gone bool) {
 // restore learns from the logs how often the containers were restarted, should
 // nothing else tell (behaviour row T4).
 func (a *actor) restore() {
+	a.watch = stopwatch{Pods: a.loop.Metrics, fresh: !a.restored}
 	if spec := a.pod.Spec; a.restored {
 		a.apply(pod.Logged{At: time.Now(), Restarts: a.loop.Runtime.LoggedRestarts(spec.Namespace, spec.Name, spec.UID)})
 	}
@@ -117,6 +120,7 @@ func (a *actor) step(ctx context.Context) (wake time.Time, gone bool) {
 		}
 		a.begin(ctx, act)
 	}
+	a.watch.planned(&a.pod)
 	a.keepProbes(ctx)
 	return wake, false
 }
@@ -150,8 +154,9 @@ func (a *actor) begin(ctx context.Context, act pod.Action) {
 
 // apply takes in one event and tells what is new.
 func (a *actor) apply(e pod.Event) {
-	before := a.pod.Phase
+	before := a.pod
 	a.pod = pod.Apply(a.pod, e)
+	a.watch.observe(&before, &a.pod, e)
 	switch d := e.(type) {
 	case pod.Done:
 		delete(a.flight, d.Action.Key())
@@ -171,7 +176,10 @@ func (a *actor) apply(e pod.Event) {
 	if a.loop.World != nil {
 		a.loop.World.Tell(p)
 	}
-	if p.Phase != before {
+	if p.Phase != before.Phase {
+		if pod.IsTerminal(p.Phase) {
+			a.uncount()
+		}
 		a.log.Info("phase", "phase", p.Phase)
 	}
 	a.tell()

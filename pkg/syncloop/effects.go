@@ -146,6 +146,7 @@ func (a *actor) inSlot(ctx, wish context.Context, turn *waiter, p pod.Pod, done 
 	if err := turn.wait(wish); err != nil {
 		return err
 	}
+	a.loop.Metrics.SlotWait(time.Since(turn.joined))
 	// A call that hangs goes on without its slot, which others can use.
 	late := time.AfterFunc(slotPatience, a.loop.slots.release)
 	defer func() {

@@ -20,6 +20,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/dns"
 	"github.com/nodeagent/nodeagent/pkg/env"
 	"github.com/nodeagent/nodeagent/pkg/ledger"
+	"github.com/nodeagent/nodeagent/pkg/metrics"
 	"github.com/nodeagent/nodeagent/pkg/objects"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 	"github.com/nodeagent/nodeagent/pkg/source"
@@ -70,6 +71,9 @@ type Config struct {
 	// AskNode has the node's object read anew, and SetNode called with it before
 	// it returns. Nil without an apiserver.
 	AskNode func(context.Context) error
+	// Metrics and Attempts are told what the loop does; nil for nobody.
+	Metrics  *metrics.Pods
+	Attempts *metrics.Probes
 	// Fault is called at the named points before and after each action; tests
 	// end the process there. Nil for none.
 	Fault func(point string)
@@ -419,6 +423,9 @@ func (l *Loop) drop(ctx context.Context, uid types.UID) {
 	delete(l.ended, uid)
 	l.rebalance()
 	l.reconcile(ctx)
+	if a := l.actor(uid); a != nil {
+		l.Metrics.Restarted(pod.IsStatic(a.now.Load().Spec))
+	}
 }
 
 // release gives a grant back, and has the pods that waited for it ask again.

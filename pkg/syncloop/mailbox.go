@@ -38,6 +38,13 @@ func (m *mailbox[E]) take() []E {
 	return mail
 }
 
+// len is how much mail there is.
+func (m *mailbox[E]) len() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.mail)
+}
+
 // unread says since when there is mail, if there is some.
 func (m *mailbox[E]) unread() (since time.Time, some bool) {
 	m.mu.Lock()

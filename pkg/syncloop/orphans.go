@@ -211,6 +211,9 @@ func (l *Loop) orphan(ctx context.Context, uid types.UID) {
 	if spec == nil {
 		spec, grace = rebuild(uid, found), found.Grace
 	}
+	if !began(found).IsZero() {
+		l.Metrics.Orphan()
+	}
 	l.Log.Info("ending a pod that no source wants", "pod", spec.Namespace+"/"+spec.Name, "uid", uid)
 	l.ended[uid] = true
 	a := l.start(ctx, pod.Wanted{At: time.Now(), Spec: spec, Origin: record.Origin})

@@ -2,9 +2,11 @@ package syncloop
 
 import (
 	"context"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 
+	"github.com/nodeagent/nodeagent/pkg/metrics"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 	"github.com/nodeagent/nodeagent/pkg/probe"
 )
@@ -61,8 +63,30 @@ func (a *actor) startProbe(ctx context.Context, key probeKey, q pod.Probing) {
 		if before != nil {
 			<-before.ended
 		}
-		probe.Run(ctx, q, a.loop.Probes.Ask(q), func(e pod.Probed) { a.mail.put(e) })
+		probe.Run(ctx, q, a.loop.Probes.Ask(q), a.counted(q), func(e pod.Probed) { a.mail.put(e) })
+		if a.now.Load().Stop != nil {
+			a.uncount()
+		}
 	})
+}
+
+// results are the outcomes of attempts, in the words of the metrics.
+var results = map[pod.Outcome]string{pod.Passed: "successful", pod.Warned: "successful", pod.Failed: "failed",
+	pod.Errored: "unknown", pod.Broken: "unknown"}
+
+// counted counts the attempts of a probe (behaviour row 1.6-19).
+func (a *actor) counted(q pod.Probing) probe.Count {
+	spec := a.pod.Spec
+	name := metrics.Probe{Type: q.Kind.String(), Container: q.Container.Name, Pod: spec.Name, Namespace: spec.Namespace, UID: string(spec.UID)}
+	return func(o pod.Outcome, took time.Duration) { a.loop.Attempts.Attempt(name, results[o], took) }
+}
+
+// uncount takes away the series that name the pod: it is not probed any more, and
+// its start is not waited for.
+func (a *actor) uncount() {
+	spec := a.now.Load().Spec
+	a.loop.Attempts.Gone(spec.Namespace, spec.Name, string(spec.UID))
+	a.loop.Metrics.Gone(string(spec.UID))
 }
 
 // same says whether nothing that a running probe rests on has changed. A pod that

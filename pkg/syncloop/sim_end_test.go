@@ -2,6 +2,7 @@ package syncloop
 
 import (
 	"fmt"
+	"strings"
 	"testing/synctest"
 	"time"
 
@@ -220,9 +221,13 @@ func (w *world) queued(p pod.Pod) string {
 	return "waits for a name that nobody has"
 }
 
-// wronglyEnded: a pod that restarts always ends only by its deadline, and to make
-// room for one that is more critical.
+// wronglyEnded: a pod that restarts always ends only by its deadline, to make
+// room for one that is more critical, and because an earlier process of the agent
+// had no room for it.
 func (w *world) wronglyEnded(p pod.Pod) string {
+	if isBound(p.UID()) && strings.HasPrefix(p.Stop.Reason, "OutOf") {
+		return ""
+	}
 	if p.Stop.Reason == ledger.Preempting {
 		if pod.IsCritical(p.Spec) {
 			return "was ended for another, and is critical itself"

@@ -29,8 +29,9 @@ type rank struct {
 
 type waiter struct {
 	rank
-	slots *slots
-	turn  chan struct{} // closed when it is their turn
+	slots  *slots
+	joined time.Time
+	turn   chan struct{} // closed when it is their turn
 }
 
 // newSlots has n slots, and one more that only critical pods can take.
@@ -52,7 +53,7 @@ func (r rank) compare(o rank) int {
 // join takes a place among those who wait, by rank; it may be the pod's turn at
 // once. Who joins must wait.
 func (s *slots) join(r rank) *waiter {
-	w := &waiter{rank: r, slots: s, turn: make(chan struct{})}
+	w := &waiter{rank: r, slots: s, joined: time.Now(), turn: make(chan struct{})}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i, _ := slices.BinarySearchFunc(s.waiting, w, func(a, b *waiter) int {
@@ -103,6 +104,13 @@ func (s *slots) leave(w *waiter) {
 	}
 	s.free++
 	s.hand()
+}
+
+// waits is how many wait.
+func (s *slots) waits() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.waiting)
 }
 
 func (s *slots) release() {

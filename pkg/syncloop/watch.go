@@ -77,6 +77,7 @@ func (l *Loop) session(ctx context.Context) (cri.Runtime, error) {
 		return rt, err
 	}
 	l.grants.learn(rt)
+	l.Metrics.RuntimeFound()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	lost := make(chan error, 1)
@@ -202,6 +203,7 @@ func (l *Loop) hint(uid types.UID) {
 // audit compares what is alive in the runtime with what the actors know, and
 // says whether they differed.
 func (l *Loop) audit(ctx context.Context) (changed bool, err error) {
+	began, missed := time.Now(), 0
 	if err := l.askNetwork(ctx); err != nil {
 		return false, err
 	}
@@ -228,9 +230,11 @@ func (l *Loop) audit(ctx context.Context) (changed bool, err error) {
 		}
 		if !slices.Equal(living(p.View), alive[p.UID()]) {
 			changed = true
+			missed++
 			a.mail.put(pod.Changed{At: time.Now()})
 		}
 	}
+	l.Metrics.Audited(began, time.Now(), missed)
 	return changed, nil
 }
 

@@ -32,6 +32,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodeagent/nodeagent/pkg/env"
+	"github.com/nodeagent/nodeagent/pkg/metrics"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 )
 
@@ -63,6 +64,9 @@ type Volumes struct {
 	// opens that run. One on a dead mount may never return: it holds its own
 	// goroutine, and tries after it wait for the same one.
 	opens singleflight.Group
+	// Metrics is told of volumes that are mounted and taken away; nil for nobody.
+	// It is set before anything else is asked.
+	Metrics *metrics.Storage
 }
 
 // New takes the agent's root folder, which must exist, and the memory in bytes
@@ -141,7 +145,9 @@ func (v *Volumes) Mount(ctx context.Context, p *v1.Pod) (paths map[string]string
 		if !used[vol.Name] || vol.Image != nil {
 			continue // an image is the runtime's to mount
 		}
+		began := time.Now()
 		ready, err := v.mount(ctx, p, vol)
+		v.Metrics.Mounted(Plugin(vol), time.Since(began), err != nil)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("mount volume %q of pod %s/%s: spec.volumes[%d].%s: %w", vol.Name, p.Namespace, p.Name, i, source(vol), err))
 			usable = usable && ready.path != ""
@@ -201,10 +207,12 @@ func (v *Volumes) unmount(ctx context.Context, uid types.UID) error {
 			errs = append(errs, err)
 		}
 		for _, name := range names {
+			began := time.Now()
 			err := table.release(filepath.Join(v.pods, volumePath(uid, k.Folder(), name)))
 			if err == nil {
 				err = k.Remove(ctx, uid, name)
 			}
+			v.Metrics.Unmounted(pluginOf(source), time.Since(began), err != nil)
 			if err != nil {
 				errs = append(errs, fmt.Errorf("%s volume %q: %w", source, name, err))
 			}

@@ -12,6 +12,7 @@
 //	/redirect?to=URL  sends there, with the status in code (302)
 //	/big?bytes=N      so many bytes, as fast as they are taken
 //	/stall            the headers, and never the body
+//	/answered         how many requests were answered in this mode
 //	/log              the lines that were asked for by /log/LINE, in their order
 //	/env, /read?file=F, /hostname
 package main
@@ -61,9 +62,10 @@ func main() {
 type server struct {
 	file string
 
-	mu   sync.Mutex
-	mode string
-	log  []string
+	mu       sync.Mutex
+	mode     string
+	answered int // in this mode
+	log      []string
 }
 
 // now is the mode that holds now.
@@ -84,7 +86,12 @@ func (s *server) routes() http.Handler {
 	mux.HandleFunc("/mode/{mode}", func(_ http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.mode = r.PathValue("mode")
+		s.mode, s.answered = r.PathValue("mode"), 0
+	})
+	mux.HandleFunc("/answered", func(w http.ResponseWriter, _ *http.Request) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		fmt.Fprint(w, s.answered)
 	})
 	mux.HandleFunc("/log", func(w http.ResponseWriter, _ *http.Request) {
 		s.mu.Lock()
@@ -121,7 +128,13 @@ func (s *server) routes() http.Handler {
 
 // answer says how the server is.
 func (s *server) answer(w http.ResponseWriter, r *http.Request) {
-	switch mode := s.now(); mode {
+	mode := s.now()
+	if mode != "hang" {
+		s.mu.Lock()
+		s.answered++
+		s.mu.Unlock()
+	}
+	switch mode {
 	case "ok":
 		fmt.Fprintln(w, "ok")
 	case "hang":

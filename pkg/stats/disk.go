@@ -1,0 +1,176 @@
+package stats
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
+
+	"github.com/nodeagent/nodeagent/pkg/pod"
+	"github.com/nodeagent/nodeagent/pkg/volumes"
+)
+
+// sizes are what a pod's volumes take, by their names.
+type sizes struct {
+	at      time.Time
+	volumes map[string]volumes.Usage
+	failed  error // told once, until it is another
+}
+
+// oldest is the age of the oldest figures of volumes: very old when a pod has
+// none yet.
+func (s *Stats) oldest(known map[types.UID]sizes) (age time.Duration) {
+	for _, p := range s.live() {
+		one, ok := known[p.UID()]
+		if !ok {
+			return s.sizes.old
+		}
+		age = max(age, time.Since(one.at))
+	}
+	return age
+}
+
+// budget of one pod's volumes: a walk that takes longer is given up.
+const budget = time.Minute
+
+// measure finds out what the volumes of all live pods take. Of one that can't be
+// measured the figure before stays.
+func (s *Stats) measure(ctx context.Context, known map[types.UID]sizes) (map[types.UID]sizes, error) {
+	all := map[types.UID]sizes{}
+	for _, p := range s.live() {
+		before := known[p.UID()]
+		if time.Since(before.at) < s.options.VolumePeriod {
+			all[p.UID()] = before
+			continue
+		}
+		now, err := s.measurePod(ctx, p, before)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if err != nil && (before.failed == nil || before.failed.Error() != err.Error()) {
+			s.options.Log.Warn("volumes are told with the figures before", "pod", p.Spec.Namespace+"/"+p.Spec.Name, "error", err)
+		}
+		now.failed = err
+		all[p.UID()] = now
+	}
+	return all, nil
+}
+
+func (s *Stats) measurePod(ctx context.Context, p pod.Pod, before sizes) (sizes, error) {
+	ctx, cancel := context.WithTimeout(ctx, budget)
+	defer cancel()
+	now := sizes{at: time.Now(), volumes: map[string]volumes.Usage{}}
+	var errs []error
+	for i := range p.Spec.Spec.Volumes {
+		vol := &p.Spec.Spec.Volumes[i]
+		usage, err := s.options.Volumes.Measure(ctx, p.Spec, vol)
+		switch {
+		case err == nil:
+			now.volumes[vol.Name] = usage
+		case errors.Is(err, volumes.ErrNotMeasured):
+		default:
+			if last, ok := before.volumes[vol.Name]; ok {
+				now.volumes[vol.Name] = last
+			}
+			errs = append(errs, err)
+		}
+	}
+	return now, errors.Join(errs...)
+}
+
+// volumeStats are what is known of the pod's volumes, in the order of its spec.
+func volumeStats(p *v1.Pod, known sizes) (all []statsapi.VolumeStats) {
+	for _, vol := range p.Spec.Volumes {
+		u, ok := known.volumes[vol.Name]
+		if !ok {
+			continue
+		}
+		all = append(all, statsapi.VolumeStats{Name: vol.Name, PVCRef: claim(p, vol), FsStats: statsapi.FsStats{
+			Time: metav1.NewTime(u.At), UsedBytes: &u.Used, InodesUsed: &u.InodesUsed,
+			CapacityBytes: &u.Capacity, AvailableBytes: &u.Available, Inodes: &u.Inodes, InodesFree: &u.InodesFree,
+		}})
+	}
+	return all
+}
+
+// claim that the volume is of, if it is of one.
+func claim(p *v1.Pod, vol v1.Volume) *statsapi.PVCReference {
+	switch {
+	case vol.PersistentVolumeClaim != nil:
+		return &statsapi.PVCReference{Namespace: p.Namespace, Name: vol.PersistentVolumeClaim.ClaimName}
+	case vol.Ephemeral != nil:
+		return &statsapi.PVCReference{Namespace: p.Namespace, Name: p.Name + "-" + vol.Name}
+	}
+	return nil
+}
+
+// ephemeral says whether what is in the volume counts as ephemeral storage of
+// the node's disk.
+func ephemeral(p *v1.Pod, name string) bool {
+	for _, vol := range p.Spec.Volumes {
+		if vol.Name == name {
+			return vol.ConfigMap != nil || vol.EmptyDir != nil && vol.EmptyDir.Medium == v1.StorageMediumDefault
+		}
+	}
+	return false
+}
+
+// filesIn counts the files that lie in a folder, not those in folders below, and what
+// they take of the disk.
+func filesIn(dir string) (bytes, count uint64, err error) {
+	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer func() { _ = f.Close() }() // opened to read: nothing to lose
+	for {
+		entries, err := f.ReadDir(64)
+		if errors.Is(err, io.EOF) {
+			return bytes, count, nil
+		}
+		if err != nil {
+			return bytes, count, err
+		}
+		for _, e := range entries {
+			var st unix.Stat_t
+			if e.IsDir() || unix.Fstatat(int(f.Fd()), e.Name(), &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
+				continue // not a file, or rotated away meanwhile
+			}
+			bytes += uint64(st.Blocks) * 512
+			count++
+		}
+	}
+}
+
+// fileSystem is how the file system is that the path is on.
+func fileSystem(path string, now time.Time) (*statsapi.FsStats, error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(path, &fs); err != nil {
+		return nil, &os.PathError{Op: "statfs", Path: path, Err: err}
+	}
+	block := uint64(fs.Bsize)
+	capacity, available, used, inodesUsed := fs.Blocks*block, fs.Bavail*block, (fs.Blocks-fs.Bfree)*block, fs.Files-fs.Ffree
+	return &statsapi.FsStats{
+		Time: metav1.NewTime(now), CapacityBytes: &capacity, AvailableBytes: &available,
+		UsedBytes: &used, Inodes: &fs.Files, InodesFree: &fs.Ffree, InodesUsed: &inodesUsed,
+	}, nil
+}
+
+// with says what one thing takes of a file system.
+func with(fs statsapi.FsStats, at time.Time, bytes, inodes uint64) *statsapi.FsStats {
+	fs.Time, fs.UsedBytes, fs.InodesUsed = metav1.NewTime(at), &bytes, &inodes
+	return &fs
+}
+
+// logsOf is the folder of a pod's logs (behaviour row 1.11-1).
+func (s *Stats) logsOf(p *v1.Pod) string {
+	return filepath.Join(s.options.LogsDir, p.Namespace+"_"+p.Name+"_"+string(p.UID))
+}

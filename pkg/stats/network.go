@@ -1,0 +1,56 @@
+package stats
+
+import (
+	"bytes"
+
+	info "github.com/google/cadvisor/info/v1"
+)
+
+// network reads the interfaces of a pod, where its sandbox's first process sees
+// them: it is the one process of the pod that nobody else has a say in.
+func (s *Sampler) network(r *reader, owner *Container, sandbox string) {
+	_, first := files{s.files, sandbox}.processes(r)
+	if first == "" {
+		return
+	}
+	owner.Stats.Network = interfaces(r.bytes("/proc/" + first + "/net/dev"))
+	owner.Spec.HasNetwork = len(owner.Stats.Network.Interfaces) > 0
+}
+
+// ours are the machine's ends of pods' interfaces, which are counted with the
+// pods, and the loopback, as cAdvisor leaves them out.
+var ours = [][]byte{[]byte("lo"), []byte("veth"), []byte("docker"), []byte("nerdctl")}
+
+// interfaces reads the kernel's /proc/net/dev.
+func interfaces(table []byte) (n info.NetworkStats) {
+	for line := range bytes.Lines(table) {
+		name, rest, ok := bytes.Cut(line, []byte(":"))
+		name = bytes.TrimSpace(name)
+		fields := bytes.Fields(rest)
+		if !ok || len(fields) < 16 || left(name) {
+			continue // the head, or not to be counted
+		}
+		var v [16]uint64
+		for i := range v {
+			v[i], _ = parse(fields[i])
+		}
+		n.Interfaces = append(n.Interfaces, info.InterfaceStats{
+			Name:    string(name),
+			RxBytes: v[0], RxPackets: v[1], RxErrors: v[2], RxDropped: v[3],
+			TxBytes: v[8], TxPackets: v[9], TxErrors: v[10], TxDropped: v[11],
+		})
+	}
+	if len(n.Interfaces) > 0 {
+		n.InterfaceStats = n.Interfaces[0]
+	}
+	return n
+}
+
+func left(name []byte) bool {
+	for _, prefix := range ours {
+		if bytes.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,157 @@
+package stats
+
+import (
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	info "github.com/google/cadvisor/info/v1"
+
+	"github.com/nodeagent/nodeagent/pkg/pod"
+)
+
+// wanted are the units that are to be read now.
+func (s *Sampler) wanted() []unit {
+	units := []unit{{key: "/", read: func(r *reader, u *unit, d Depth) reading { return s.machine(r, d) }}}
+	for _, tier := range s.places.Tiers() {
+		units = append(units, s.single(KindTier, System{Cgroup: tier}))
+	}
+	for _, system := range s.systems {
+		units = append(units, s.single(KindSystem, system))
+	}
+	for _, p := range s.pods.Pods() {
+		if parent := s.places.Parent(p.Spec); parent != "" && len(running(p)) > 0 {
+			units = append(units, unit{key: parent, read: func(r *reader, u *unit, d Depth) reading {
+				return s.pod(r, u, p, parent, d)
+			}})
+		}
+	}
+	return units
+}
+
+// running are the pod's containers that run, oldest first.
+func running(p pod.Pod) []pod.Container {
+	var out []pod.Container
+	for _, c := range slices.Backward(p.View.Containers) {
+		if c.State == pod.Running {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// single is a cgroup that stands for itself.
+func (s *Sampler) single(kind Kind, system System) unit {
+	return unit{key: system.Name + system.Cgroup, read: func(r *reader, u *unit, d Depth) reading {
+		c := Container{Kind: kind, Cgroup: system.Cgroup, Name: system.Name, Started: system.Started}
+		if c.Started.IsZero() {
+			c.Started = s.began(u, system.Cgroup)
+		}
+		return s.one(r, c, d)
+	}}
+}
+
+// began is when a cgroup was made, as far as it can be told.
+func (s *Sampler) began(u *unit, cgroup string) time.Time {
+	if u.began.IsZero() {
+		u.began = files{s.files, cgroup}.began(func(path string) (time.Time, error) {
+			info, err := os.Stat(path)
+			if err != nil {
+				return time.Time{}, err
+			}
+			return info.ModTime(), nil
+		})
+		if u.began.Before(s.boot) {
+			u.began = s.boot
+		}
+	}
+	return u.began
+}
+
+// one reads the figures of one cgroup.
+func (s *Sampler) one(r *reader, c Container, d Depth) reading {
+	r.err = nil
+	f := files{s.files, c.Cgroup}
+	c.Spec, c.Stats = &info.ContainerSpec{CreationTime: c.Started, Image: c.Image}, &info.ContainerStats{}
+	there := f.usage(r, c.Spec, c.Stats)
+	if there && c.Kind == KindContainer && d == Usage {
+		c.Stats.Processes.ProcessCount, _ = f.processes(r)
+		c.Spec.HasProcesses = true
+	}
+	if there && d == Full {
+		f.rest(r, c.Spec, c.Stats)
+	}
+	switch {
+	case r.err != nil:
+		return reading{failed: []string{c.Cgroup}}
+	case !there:
+		return reading{}
+	}
+	return reading{containers: []Container{c}}
+}
+
+// pod reads a pod's cgroup, those of its containers, and its network.
+func (s *Sampler) pod(r *reader, u *unit, p pod.Pod, parent string, d Depth) reading {
+	owner := Container{Kind: KindPod, Cgroup: parent, Namespace: p.Spec.Namespace, Pod: p.Spec.Name, UID: p.Spec.UID, Started: p.Started}
+	var sandbox pod.Sandbox
+	if len(p.View.Sandboxes) > 0 {
+		sandbox = p.View.Sandboxes[0]
+		owner.Started = sandbox.CreatedAt
+	}
+	all := s.one(r, owner, d)
+	add := func(more reading) {
+		all.containers = append(all.containers, more.containers...)
+		all.failed = append(all.failed, more.failed...)
+	}
+	inside := func(kind Kind, id string) (Container, bool) {
+		name := u.name(s.files, parent, id)
+		c := owner
+		c.Kind, c.ID, c.Cgroup = kind, id, path.Join(parent, name)
+		return c, name != ""
+	}
+	if len(all.containers) > 0 && !sandbox.HostNetwork {
+		if c, ok := inside(KindSandbox, sandbox.ID); ok {
+			s.network(r, &all.containers[0], c.Cgroup)
+		}
+	}
+	if c, ok := inside(KindSandbox, sandbox.ID); ok && d == Full {
+		box := s.one(r, c, d)
+		if len(box.containers) > 0 { // also of one that has the node's network
+			s.network(r, &box.containers[0], c.Cgroup)
+		}
+		add(box)
+	}
+	for _, instance := range running(p) {
+		c, ok := inside(KindContainer, instance.ID)
+		c.Name, c.Image, c.Attempt, c.Started = instance.Name, instance.Image, instance.Attempt, instance.CreatedAt
+		if ok {
+			add(s.one(r, c, d))
+		}
+	}
+	return all
+}
+
+// name of the cgroup, below the pod's, that the container of that ID is in; ""
+// if there is none. Runtimes and drivers name it by the ID, with or without
+// their own name before it and .scope behind it.
+func (u *unit) name(h hierarchies, parent, id string) string {
+	if id == "" {
+		return ""
+	}
+	if name, ok := u.names[id]; ok {
+		return name
+	}
+	entries, err := os.ReadDir(path.Clean(files{h, parent}.path("memory", "")))
+	if err != nil {
+		return "" // looked for again by the next round
+	}
+	for _, e := range entries {
+		if e.IsDir() && strings.Contains(e.Name(), id) {
+			u.names[id] = e.Name()
+			return e.Name()
+		}
+	}
+	return ""
+}
