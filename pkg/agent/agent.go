@@ -160,7 +160,7 @@ func (a *Agent) build(root string) (*parts, error) {
 	if joined != nil {
 		joined.loop = loop
 	}
-	p := &parts{runtime: client, sources: sources, loop: loop, cluster: joined, series: series, checks: healthChecks(loop.Hung, series.Health)}
+	p := &parts{runtime: client, sources: sources, loop: loop, cluster: joined, series: series, checks: healthChecks(loop.Hung)}
 	if p.stats, err = a.stats(root, loop, tree, client, vols); err != nil {
 		return nil, err
 	}

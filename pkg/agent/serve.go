@@ -30,12 +30,13 @@ func (a *Agent) api(p *parts, root string) (*api, error) {
 	out := &api{}
 	options := server.Options{
 		NodeName: a.config.Node.Name, Config: k, Gate: a.config.Gate, Pods: p.loop, Runtime: p.runtime, Health: p.checks,
+		Containers: p.runtime, Await: p.loop.Await,
 		Stats: p.stats, Cadvisor: exposition.NewSource(p.stats, p.runtime.SandboxImage, a.log),
-		Process: server.Process{Flags: a.config.Flags(), Level: a.level, Root: root}, Log: a.log,
+		Process: server.Process{Flags: a.config.Flags(), Level: a.level, Root: root}, Metrics: p.series, Log: a.log,
 	}
 	if why := server.Nobody(k, p.cluster != nil); why != nil {
 		a.log.Info("the node's API is not served, as it could let nobody in", "port", k.Port, "why", why)
-	} else if err := a.secure(&options, out, p.cluster); err != nil {
+	} else if err := a.secure(&options, out, p.cluster, p.series.Certificates.Server); err != nil {
 		return nil, err
 	}
 	var err error
@@ -44,10 +45,10 @@ func (a *Agent) api(p *parts, root string) (*api, error) {
 }
 
 // secure adds what the node shows of itself, and whom it asks about others.
-func (a *Agent) secure(o *server.Options, out *api, to *cluster) error {
+func (a *Agent) secure(o *server.Options, out *api, to *cluster, counts *metrics.Certificate) error {
 	k := &a.config.Kubelet
 	serving := credentials.ServingOptions{NodeName: a.config.Node.Name, HostName: a.config.Node.Name,
-		CertDir: a.config.Paths.CertDir, CertFile: k.TLSCertFile, KeyFile: k.TLSPrivateKeyFile, Log: a.log}
+		CertDir: a.config.Paths.CertDir, CertFile: k.TLSCertFile, KeyFile: k.TLSPrivateKeyFile, Log: a.log, Metrics: counts}
 	if to != nil {
 		var err error
 		if o.Tokens, err = kubernetes.NewForConfig(to.credentials.Config()); err != nil {
@@ -83,19 +84,11 @@ func (s *api) run(ctx context.Context, g *errgroup.Group) {
 const patience = 5 * time.Minute
 
 // healthChecks are those of /healthz.
-func healthChecks(hung func(time.Time) time.Duration, tell *metrics.Health) []server.Check {
-	checks := []server.Check{server.Logs, {Name: "syncloop", Check: func(context.Context) error {
+func healthChecks(hung func(time.Time) time.Duration) []server.Check {
+	return []server.Check{server.Logs, {Name: "syncloop", Check: func(context.Context) error {
 		if d := hung(time.Now()); d > patience {
 			return fmt.Errorf("the loop over all pods has not gone on for %v", d)
 		}
 		return nil
 	}}}
-	for i, c := range checks {
-		checks[i].Check = func(ctx context.Context) error {
-			err := c.Check(ctx)
-			tell.Checked(ctx, c.Name, err == nil)
-			return err
-		}
-	}
-	return checks
 }

@@ -126,7 +126,7 @@ var fieldSettings = map[string]setting{
 	// Volumes.
 	"volumePluginDir":                           {state: harmless, why: noVolumes},
 	"enableControllerAttachDetach":              {state: harmless, why: noVolumes},
-	"volumeStatsAggPeriod":                      {state: harmless, why: "usage of volumes is not measured"},
+	"volumeStatsAggPeriod":                      {state: built},
 	"configMapAndSecretChangeDetectionStrategy": {state: harmless, why: "what pods refer to is always watched", off: watches},
 
 	// The agent's own ports.
@@ -173,7 +173,6 @@ var fieldSettings = map[string]setting{
 // flagSettings says the same of the flags that stand for no field. Those that
 // are absent here are built.
 var flagSettings = map[string]setting{
-	"runtime-cgroups":                       {state: harmless, why: "usage of the container runtime is not measured"},
 	"lock-file":                             {state: unsafe, why: "the file is not locked"},
 	"exit-on-lock-contention":               {state: harmless, why: "the file is not locked"},
 	"minimum-container-ttl-duration":        {state: harmless, why: noDeadKept},

@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"path/filepath"
 	"slices"
 
+	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -106,6 +108,17 @@ func (c *Client) instances(ctx context.Context, filter *runtimeapi.ContainerFilt
 func named(labels map[string]string, name string) bool {
 	pod, uid := labels[LabelPodName], labels[LabelPodUID]
 	return uid != "" && (name == pod || name == labels[LabelPodNamespace]+"/"+pod || name == uid)
+}
+
+// LogFile is where the log of a container's instance with this restart count is,
+// by the pod's identity alone: it outlives what the runtime knows of it
+// (behaviour row 1.11-4).
+func (c *Client) LogFile(p *v1.Pod, container string, attempt uint32) (string, error) {
+	folder, err := logFolder(p.Namespace, p.Name, p.UID)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(c.opts.Pods.LogsDir, folder, container, fmt.Sprintf("%d.log", attempt)), nil
 }
 
 // LogPath is where the log of instance id is.

@@ -12,18 +12,19 @@ import (
 	v1 "k8s.io/api/core/v1"
 
 	"github.com/nodeagent/nodeagent/pkg/cri"
+	"github.com/nodeagent/nodeagent/pkg/pod"
 )
 
 // checkpoint has the runtime write a running container's state into an archive
 // below the agent's folder (behaviour row 1.20-14).
 func (s *Server) checkpoint(w http.ResponseWriter, r *http.Request) {
 	namespace, name, container := r.PathValue("namespace"), r.PathValue("pod"), r.PathValue("container")
-	p := s.pod(namespace, name)
-	if p == nil {
+	p, ok := s.pod(r)
+	if !ok {
 		http.Error(w, "pod does not exist", http.StatusNotFound)
 		return
 	}
-	if !hasContainer(p, container) {
+	if !hasContainer(p.Spec, container) {
 		http.Error(w, fmt.Sprintf("container %v does not exist", container), http.StatusNotFound)
 		return
 	}
@@ -47,33 +48,17 @@ func (s *Server) checkpoint(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (s *Server) writeCheckpoint(r *http.Request, p *v1.Pod, container string, timeout time.Duration) (archive string, err error) {
-	found, err := s.options.Runtime.Running(r.Context())
-	if err != nil {
-		return "", err
+func (s *Server) writeCheckpoint(r *http.Request, p pod.Pod, container string, timeout time.Duration) (archive string, err error) {
+	instance := running(p, container)
+	if instance == nil {
+		return "", fmt.Errorf("container %s does not run", container)
 	}
-	for _, i := range found {
-		if i.UID != p.UID || i.Container != container {
-			continue
-		}
-		dir := filepath.Join(s.options.Process.Root, "checkpoints")
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return "", fmt.Errorf("make the folder of checkpoints: %w", err)
-		}
-		archive = filepath.Join(dir, fmt.Sprintf("checkpoint-%s_%s-%s-%s.tar", p.Name, p.Namespace, container, time.Now().Format(time.RFC3339)))
-		return archive, s.options.Runtime.Checkpoint(r.Context(), i.ID, archive, timeout)
+	dir := filepath.Join(s.options.Process.Root, "checkpoints")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("make the folder of checkpoints: %w", err)
 	}
-	return "", fmt.Errorf("container %s does not run", container)
-}
-
-// pod is the one of a namespace and name that is to be now; nil for none.
-func (s *Server) pod(namespace, name string) *v1.Pod {
-	for _, p := range s.options.Pods.Pods() {
-		if p.Spec.Namespace == namespace && p.Spec.Name == name {
-			return p.Spec
-		}
-	}
-	return nil
+	archive = filepath.Join(dir, fmt.Sprintf("checkpoint-%s_%s-%s-%s.tar", p.Spec.Name, p.Spec.Namespace, container, time.Now().Format(time.RFC3339)))
+	return archive, s.options.Runtime.Checkpoint(r.Context(), instance.ID, archive, timeout)
 }
 
 func hasContainer(p *v1.Pod, name string) bool {

@@ -97,13 +97,14 @@ func astray(w http.ResponseWriter, r *http.Request, to string) {
 	http.Redirect(w, r, u.String(), http.StatusMovedPermanently)
 }
 
-// refuse answers with exactly this text, and waits for no body.
+// refuse answers with exactly this text, and doesn't wait long for a body.
 func refuse(w http.ResponseWriter, r *http.Request, code int, text string) {
 	h := w.Header()
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("X-Content-Type-Options", "nosniff")
 	if r.ContentLength != 0 && r.ProtoMajor == 1 {
 		h.Set("Connection", "close")
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(time.Second)) // the server's own can
 	}
 	w.WriteHeader(code)
 	_, _ = w.Write([]byte(text)) // nobody is left to tell

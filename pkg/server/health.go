@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 
 	"golang.org/x/sys/unix"
 	"k8s.io/apiserver/pkg/server/healthz"
@@ -22,13 +21,15 @@ type Check struct {
 
 // Logs is the check that what the agent logs is taken: a reader of standard
 // error who stopped reading halts whoever logs.
-var Logs = Check{"log", func(context.Context) error {
-	fds := []unix.PollFd{{Fd: int32(os.Stderr.Fd()), Events: unix.POLLOUT}}
+var Logs = Check{"log", func(context.Context) error { return taken(unix.Stderr) }}
+
+func taken(fd int) error {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
 	if n, err := unix.Poll(fds, 0); err == nil && n == 0 {
 		return errors.New("standard error takes no more: who reads the log has stopped")
 	}
 	return nil
-}}
+}
 
 // installHealth serves /healthz and /healthz/<check> (behaviour row 1.20-4).
 func installHealth(mux *http.ServeMux, checks []Check) {

@@ -193,8 +193,10 @@ func (s *stub) Checkpoint(_ context.Context, id, archive string, _ time.Duration
 func onePod() *stub {
 	spec := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "web", UID: "uid-1", ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "x"}}},
 		Spec: v1.PodSpec{Containers: []v1.Container{{Name: "main", Image: "image"}}}}
+	p := pod.New(pod.Wanted{At: time.Now(), Spec: spec, Origin: "api"}, pod.View{}, nil)
+	p.Containers = map[string]pod.Memory{"main": {Known: &pod.Container{ID: "id-1", Name: "main", State: pod.Running}}}
 	return &stub{
-		pods:    []pod.Pod{pod.New(pod.Wanted{At: time.Now(), Spec: spec, Origin: "api"}, pod.View{}, nil)},
+		pods:    []pod.Pod{p},
 		running: []cri.Instance{{Namespace: "ns", Pod: "web", UID: "uid-1", Container: "main", ID: "id-1", State: pod.Running, Image: "image"}},
 	}
 }

@@ -118,8 +118,6 @@ func TestBodyTooLarge(t *testing.T) {
 func TestSlowCallers(t *testing.T) {
 	k := newKit(t)
 	k.sizes.header, k.sizes.idle, k.sizes.request = 500*time.Millisecond, 500*time.Millisecond, time.Second
-	block := make(chan struct{})
-	defer close(block)
 	k.reviewer.may = func(string, string, string) bool { return true }
 	k.next = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/stats/large" {
@@ -131,8 +129,11 @@ func TestSlowCallers(t *testing.T) {
 		}
 	})
 	k.start()
-	before := runtime.NumGoroutine()
 	cert := k.ca.issue("u", x509.ExtKeyUsageClientAuth)
+	first := k.caller(cert)
+	k.ask(first, "GET", "/pods", "") // and the right is remembered
+	first.CloseIdleConnections()
+	before := runtime.NumGoroutine()
 	secure := func(c net.Conn) net.Conn { return tls.Client(c, k.tls(cert)) }
 	for name, stall := range map[string]func(c net.Conn){
 		"says nothing":        func(net.Conn) {},
@@ -157,6 +158,7 @@ func TestSlowCallers(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer c.Close()
+			eventually(t, "let in", func() bool { return established(t, c.LocalAddr().String()) })
 			go stall(c)
 			// Cut off means that nobody holds the other end any more.
 			eventually(t, "cut off", func() bool { return !established(t, c.LocalAddr().String()) })

@@ -23,6 +23,7 @@ func (s *Server) routes() http.Handler {
 	if s.options.Gate("ContainerCheckpoint") {
 		mux.HandleFunc("POST /checkpoint/{namespace}/{pod}/{container}", s.checkpoint)
 	}
+	s.addStreams(mux)
 	s.addProcess(mux)
 	s.addLogs(mux)
 	s.addZPages(mux) // last: they list the others
@@ -44,6 +45,7 @@ func (s *Server) addReadable(mux *http.ServeMux) {
 	mux.HandleFunc("GET /pods", s.pods)
 	mux.HandleFunc("GET /stats/summary", s.summary)
 	mux.HandleFunc("POST /stats/summary", s.summary)
+	s.measure(mux)
 	mux.HandleFunc("GET /metrics/cadvisor", s.cadvisor)
 	mux.HandleFunc("GET /metrics/resource", s.resource)
 }

@@ -15,11 +15,16 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
+
+	"github.com/nodeagent/nodeagent/pkg/metrics"
+	"github.com/nodeagent/nodeagent/pkg/pod"
 )
 
 // Options are what the server serves, and for whom.
@@ -36,13 +41,20 @@ type Options struct {
 	// waiting who is known.
 	Tokens, Rights kubernetes.Interface
 	Pods           Pods
-	Runtime        Runtime
-	Stats          Stats
+	// Await returns when it is true of the pod's newest value, when nothing is
+	// left of the pod, or when ctx ends.
+	Await   func(ctx context.Context, uid types.UID, is func(pod.Pod) bool)
+	Runtime Runtime
+	// Containers are looked into with it.
+	Containers Containers
+	Stats      Stats
 	// Cadvisor has what only /metrics/cadvisor tells.
 	Cadvisor Cadvisor
 	// Health are the checks of /healthz beside ping, by name.
 	Health  []Check
 	Process Process
+	// Metrics are the agent's own series, nil for none.
+	Metrics *metrics.Series
 	Log     *slog.Logger
 }
 
@@ -60,12 +72,15 @@ type Server struct {
 	access  *access     // nil without Options.Certificate
 	tls     *tls.Config // likewise
 	sizes   limits
+	busy    crowd
+	waits   waits
 }
 
 // New prepares the server; nothing listens yet. An error says which field of
 // the configuration cannot be used.
 func New(o Options) (*Server, error) {
-	s := &Server{options: o, log: o.Log, sizes: defaultLimits}
+	s := &Server{options: o, log: o.Log, sizes: defaultLimits, waits: waits{
+		open: openTimeout, idle: o.Config.StreamingConnectionIdleTimeout.Duration, last: lastWords}}
 	if o.Certificate == nil {
 		return s, nil
 	}
@@ -77,20 +92,21 @@ func New(o Options) (*Server, error) {
 	return s, err
 }
 
-// Run serves until ctx ends.
+// Run serves until ctx ends, and returns when every request has.
 func (s *Server) Run(ctx context.Context) error {
+	defer s.busy.wait()
 	g, ctx := errgroup.WithContext(ctx)
 	k := s.options.Config
 	if s.access != nil {
 		s.warnOfOpenDoors()
 		g.Go(func() error { return s.access.run(ctx) })
 		g.Go(func() error {
-			return s.listen(ctx, port{"the node's API (address, port)", k.Address, k.Port}, s.tls, s.front(s.access, s.routes()))
+			return s.listen(ctx, port{"the node's API (address, port)", k.Address, k.Port}, s.tls, s.count(false, s.front(s.access, s.routes())))
 		})
 	}
 	if k.ReadOnlyPort != 0 {
 		g.Go(func() error {
-			return s.listen(ctx, port{"the read-only port (address, readOnlyPort)", k.Address, k.ReadOnlyPort}, nil, s.front(nil, s.readOnly()))
+			return s.listen(ctx, port{"the read-only port (address, readOnlyPort)", k.Address, k.ReadOnlyPort}, nil, s.count(true, s.front(nil, s.readOnly())))
 		})
 	}
 	return g.Wait()
@@ -109,14 +125,17 @@ func (s *Server) listen(ctx context.Context, p port, config *tls.Config, h http.
 		return fmt.Errorf("%s: %w", p.what, err)
 	}
 	s.log.Info("serving "+p.what, "at", l.Addr().String())
-	return serve(ctx, l, config, h, s.sizes, s.log)
+	return serve(ctx, l, config, s.busy.serve(h), s.sizes, s.log)
 }
 
 // serve answers who comes to l, with TLS if config says how, until ctx ends.
 // Requests under way are cut off then: none of them is worth waiting for.
 func serve(ctx context.Context, l net.Listener, config *tls.Config, h http.Handler, sizes limits, log *slog.Logger) error {
+	protocols := &http.Protocols{}
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(config != nil && slices.Contains(config.NextProtos, "h2"))
 	server := &http.Server{
-		Handler: h, TLSConfig: config,
+		Handler: h, TLSConfig: config, Protocols: protocols,
 		BaseContext: func(net.Listener) context.Context { return ctx }, ConnContext: withPeer,
 		ReadHeaderTimeout: sizes.header, IdleTimeout: sizes.idle, ReadTimeout: sizes.stream, WriteTimeout: sizes.stream,
 		MaxHeaderBytes: sizes.headerBytes, DisableGeneralOptionsHandler: true,

@@ -9,11 +9,13 @@ import (
 // network reads the interfaces of a pod, where its sandbox's first process sees
 // them: it is the one process of the pod that nobody else has a say in.
 func (s *Sampler) network(r *reader, owner *Container, sandbox string) {
-	_, first := files{s.files, sandbox}.processes(r)
+	f := files{hierarchies: s.files, cgroup: sandbox}
+	_, first := f.processes(r)
+	f.close()
 	if first == "" {
 		return
 	}
-	owner.Stats.Network = interfaces(r.bytes("/proc/" + first + "/net/dev"))
+	owner.Stats.Network = interfaces(r.bytes(cwd, "/proc/"+first+"/net/dev"))
 	owner.Spec.HasNetwork = len(owner.Stats.Network.Interfaces) > 0
 }
 

@@ -19,7 +19,8 @@ type actor struct {
 	log  *slog.Logger
 	mail *mailbox[pod.Event]
 	// now is the newest value, for everybody to read.
-	now atomic.Pointer[pod.Pod]
+	now  atomic.Pointer[pod.Pod]
+	news news
 
 	// wish is the newest wish that it was told, perhaps not read yet. The
 	// loop's Run alone touches it.
@@ -108,6 +109,7 @@ func (a *actor) step(ctx context.Context) (wake time.Time, gone bool) {
 	actions, wake := pod.Plan(a.pod, node, now)
 	for _, act := range actions {
 		if act.Kind == pod.Forget {
+			a.watch.planned(&a.pod)
 			a.log.Info("pod is gone")
 			return wake, true
 		}
@@ -182,6 +184,7 @@ func (a *actor) apply(e pod.Event) {
 	a.publish()
 	p := a.pod
 	a.now.Store(&p)
+	a.news.tell()
 	if a.loop.World != nil {
 		a.loop.World.Tell(p)
 	}

@@ -422,8 +422,10 @@ func (l *Loop) start(ctx context.Context, w pod.Wanted) *actor {
 // drop forgets an actor that is done; the pod may be wanted again by now.
 func (l *Loop) drop(ctx context.Context, uid types.UID) {
 	l.mu.Lock()
+	gone := l.actors[uid]
 	delete(l.actors, uid)
 	l.mu.Unlock()
+	gone.news.tell()
 	if l.World != nil {
 		l.World.Forget(uid)
 	}
