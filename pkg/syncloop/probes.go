@@ -77,7 +77,7 @@ var results = map[pod.Outcome]string{pod.Passed: "successful", pod.Warned: "succ
 
 // counted counts the attempts of a probe (behaviour row 1.6-19).
 func (a *actor) counted(q pod.Probing) probe.Count {
-	spec := a.pod.Spec
+	spec := a.now.Load().Spec
 	name := metrics.Probe{Type: q.Kind.String(), Container: q.Container.Name, Pod: spec.Name, Namespace: spec.Namespace, UID: string(spec.UID)}
 	return func(o pod.Outcome, took time.Duration) { a.loop.Attempts.Attempt(name, results[o], took) }
 }
