@@ -73,6 +73,7 @@ func newNode(t testing.TB, change func(*Server)) *node {
 	if change != nil {
 		change(n.server)
 	}
+	n.server.sizes.strangers = 1 << 20 // nobody is asked who he is
 	secure := httptest.NewUnstartedServer(nil)
 	secure.StartTLS() // for its certificate
 	n.server.tls = &tls.Config{Certificates: secure.TLS.Certificates, NextProtos: []string{"h2", "http/1.1"}}
