@@ -26,6 +26,7 @@ var layers = [][]string{
 	{"cmd", "e2e"},
 	{"pkg/agent"},
 	{"pkg/syncloop", "pkg/local", "pkg/server"},
+	{"pkg/ui"},
 	// What the server tells of the node and its pods, from several rooms below.
 	{"pkg/stats"},
 	{"pkg/source", "pkg/cri", "pkg/volumes", "pkg/probe", "pkg/checkpoint", "pkg/config", "pkg/node", "pkg/dns", "pkg/logs",

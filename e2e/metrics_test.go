@@ -155,7 +155,8 @@ func (j *joined) resourceFigures() {
 	j.eventually("both are read at one time", 30*time.Second, func() error {
 		summary, _ := j.summary("")
 		s := j.scrape("/metrics/resource")
-		if _, at := s.one(j.t, "node_cpu_usage_seconds_total"); at != summary.Node.CPU.Time.UnixMilli() {
+		// The summary's times are of seconds; samples are at least one apart.
+		if _, at := s.one(j.t, "node_cpu_usage_seconds_total"); at/1000 != summary.Node.CPU.Time.Unix() {
 			return fmt.Errorf("one is of %v, the other of %v", time.UnixMilli(at), summary.Node.CPU.Time)
 		}
 		j.sameAs(summary, s)

@@ -14,7 +14,6 @@ import (
 	"unicode"
 
 	"github.com/spf13/pflag"
-	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
 	"sigs.k8s.io/yaml"
 
@@ -126,7 +125,7 @@ func printPods(w io.Writer, r local.Report, now time.Time) {
 		if p.Status.StartTime != nil {
 			age = duration.HumanDuration(now.Sub(p.Status.StartTime.Time))
 		}
-		fmt.Fprintf(t, "%s\t%s\t%d/%d\t%s\t%d\t%s\t%s\t%s\n", p.Namespace, p.Name, ready, len(p.Spec.Containers), word(p), restarts, age, p.Status.PodIP, strings.Join(p.Waits, "; "))
+		fmt.Fprintf(t, "%s\t%s\t%d/%d\t%s\t%d\t%s\t%s\t%s\n", p.Namespace, p.Name, ready, len(p.Spec.Containers), pod.Word(p.Status, p.Ending), restarts, age, p.Status.PodIP, strings.Join(p.Waits, "; "))
 	}
 	t.Flush()
 	if r.Node.Runtime != "" {
@@ -141,27 +140,6 @@ func printPods(w io.Writer, r local.Report, now time.Time) {
 	for _, p := range r.Problems {
 		fmt.Fprintf(w, "  %s\n", p.Error())
 	}
-}
-
-// word is the pod's state in one word: what is most worth knowing.
-func word(p local.Pod) string {
-	if p.Ending {
-		return "Terminating"
-	}
-	if p.Status.Reason != "" {
-		return p.Status.Reason
-	}
-	for _, list := range [][]v1.ContainerStatus{p.Status.InitContainerStatuses, p.Status.ContainerStatuses} {
-		for _, c := range list {
-			if c.State.Waiting != nil && c.State.Waiting.Reason != "" && !pod.IsTerminal(p.Status.Phase) {
-				return c.State.Waiting.Reason
-			}
-		}
-	}
-	if p.Status.Phase == v1.PodSucceeded {
-		return "Completed"
-	}
-	return string(p.Status.Phase)
 }
 
 func runPlan(ctx context.Context, args []string) error {

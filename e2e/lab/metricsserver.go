@@ -83,7 +83,8 @@ func (p *ControlPlane) StartMetricsServer(tb TB) error {
 		args: []string{
 			"--kubeconfig=" + kubeconfig, "--authentication-kubeconfig=" + kubeconfig, "--authorization-kubeconfig=" + kubeconfig,
 			"--bind-address=" + PlaneAddress, "--secure-port=" + metricsPort, "--cert-dir=" + p.path("metrics-server"),
-			"--kubelet-insecure-tls", "--kubelet-preferred-address-types=InternalIP", "--metric-resolution=10s",
+			"--kubelet-insecure-tls", "--kubelet-preferred-address-types=InternalIP",
+			"--metric-resolution=10s", "--kubelet-request-timeout=5s",
 		},
 	}
 	tb.Cleanup(func() {
@@ -95,10 +96,13 @@ func (p *ControlPlane) StartMetricsServer(tb TB) error {
 			tb.Logf("the end of metrics-server's log:\n%s", tail(d.log, 20))
 		}
 	})
-	if err := p.apply(metricsRights + "---" + metricsAPI); err != nil {
+	if err := p.apply(metricsRights); err != nil {
 		return err
 	}
 	if err := d.start(); err != nil {
+		return err
+	}
+	if err := p.apply(metricsAPI); err != nil {
 		return err
 	}
 	return poll(ctx, func() error {

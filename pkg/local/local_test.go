@@ -3,6 +3,7 @@ package local
 import (
 	"context"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -47,7 +48,7 @@ func serve(t *testing.T, n node) (root string, c *Client) {
 	root = t.TempDir()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- Serve(ctx, root, n, slog.New(slog.DiscardHandler)) }()
+	go func() { done <- Serve(ctx, root, n, http.NotFoundHandler(), slog.New(slog.DiscardHandler)) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -135,7 +136,7 @@ func TestServeTakesOverADeadSocket(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- Serve(ctx, root, node{}, slog.New(slog.DiscardHandler)) }()
+	go func() { done <- Serve(ctx, root, node{}, http.NotFoundHandler(), slog.New(slog.DiscardHandler)) }()
 	for deadline := time.Now().Add(5 * time.Second); ; {
 		if _, err := NewClient(root).Report(ctx); err == nil {
 			break

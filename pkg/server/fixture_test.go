@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
@@ -28,9 +29,10 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/cri-streaming/pkg/streaming"
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
-	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
 
+	"github.com/nodeagent/nodeagent/pkg/config"
 	"github.com/nodeagent/nodeagent/pkg/cri"
+	"github.com/nodeagent/nodeagent/pkg/metrics"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 )
 
@@ -57,16 +59,17 @@ func newNode(t testing.TB, change func(*Server)) *node {
 	back := httptest.NewUnstartedServer(nil)
 	base, err := url.Parse("http://" + back.Listener.Addr().String())
 	n.must(err)
-	config := streaming.DefaultConfig
-	config.BaseURL, config.StreamCreationTimeout = base, 3*time.Second
-	n.stream, err = streaming.NewServer(config, commands{n})
+	streams := streaming.DefaultConfig
+	streams.BaseURL, streams.StreamCreationTimeout = base, 3*time.Second
+	n.stream, err = streaming.NewServer(streams, commands{n})
 	n.must(err)
 	back.Config.Handler = n.stream
 	back.Start()
 	t.Cleanup(back.Close)
 
-	n.server = &Server{log: slog.New(slog.DiscardHandler), waits: waits{open: 20 * time.Second, idle: time.Hour, last: 10 * time.Second},
-		options: Options{Config: &kubeletv1beta1.KubeletConfiguration{}, Pods: n, Containers: n, Await: n.await, Gate: func(name string) bool { return name == webSockets }}}
+	c := config.Default().Kubelet
+	n.server = &Server{log: slog.New(slog.DiscardHandler), sizes: defaultLimits, waits: waits{open: 20 * time.Second, idle: time.Hour, last: 10 * time.Second},
+		options: Options{Config: &c, Metrics: metrics.New(metrics.Build{}), UI: http.NotFoundHandler(), Pods: n, Containers: n, Await: n.await, Gate: func(name string) bool { return name == webSockets }}}
 	if change != nil {
 		change(n.server)
 	}
@@ -79,7 +82,11 @@ func newNode(t testing.TB, change func(*Server)) *node {
 	n.url = "https://" + l.Addr().String()
 	ctx, end := context.WithCancel(t.Context())
 	n.end = end
-	go func() { n.ended <- n.server.serve(ctx, tls.NewListener(l, n.server.tls), n.server.routes()) }()
+	go func() {
+		defer func() { n.ended <- err }()
+		defer n.server.busy.wait()
+		err = serve(ctx, l, n.server.tls, n.server.busy.serve(n.server.routes()), n.server.sizes, n.server.log)
+	}()
 	t.Cleanup(n.stop)
 	n.set("web", func(p *pod.Pod) {})
 	return n
@@ -252,7 +259,7 @@ func (commands) PortForward(_ context.Context, sandbox string, port int32, strea
 }
 
 // Exec is of the runtime's API.
-func (n *node) Exec(_ context.Context, id string, command []string) (int32, string, error) {
+func (n *node) Exec(_ context.Context, id string, command []string, _ time.Duration) (int32, string, error) {
 	if command[0] == "fail" {
 		return 3, "no", nil
 	}

@@ -3,6 +3,8 @@ package server
 import (
 	"encoding/json"
 	"net/http"
+
+	"github.com/nodeagent/nodeagent/pkg/ui"
 )
 
 // routes are the paths of the node's API and who answers them. What fields of
@@ -12,7 +14,7 @@ func (s *Server) routes() http.Handler {
 	s.addReadable(mux)
 	k := s.options.Config
 	if !*k.EnableDebuggingHandlers {
-		for _, path := range []string{"/run/", "/exec/", "/attach/", "/portForward/", "/containerLogs/", "/runningpods/", "/debug/pprof/", "/debug/timeline", "/logs/"} {
+		for _, path := range []string{"/run/", "/exec/", "/attach/", "/portForward/", "/containerLogs/", "/runningpods/", "/debug/pprof/", "/debug/timeline", "/logs/", ui.Prefix} {
 			mux.HandleFunc(path, disabled("Debug endpoints are disabled."))
 		}
 		return mux
@@ -23,6 +25,8 @@ func (s *Server) routes() http.Handler {
 	if s.options.Gate("ContainerCheckpoint") {
 		mux.HandleFunc("POST /checkpoint/{namespace}/{pod}/{container}", s.checkpoint)
 	}
+	mux.Handle("/ui", s.options.UI)
+	mux.Handle(ui.Prefix, s.options.UI)
 	s.addStreams(mux)
 	s.addProcess(mux)
 	s.addLogs(mux)

@@ -23,7 +23,7 @@ func (s *Sampler) wanted() []unit {
 		units = append(units, s.single(KindSystem, system))
 	}
 	for _, p := range s.pods.Pods() {
-		if parent := s.places.Parent(p.Spec); parent != "" && len(running(p)) > 0 {
+		if parent := s.places.Parent(p.Spec); parent != "" && (len(running(p)) > 0 || networked(p)) {
 			units = append(units, unit{key: parent, read: func(r *reader, u *unit, d Depth) reading {
 				return s.pod(r, u, p, parent, d)
 			}})
@@ -49,6 +49,10 @@ func ids(containers []pod.Container) (out []string) {
 	}
 	return out
 }
+
+// networked says whether the pod's sandbox is up, whose network counts on while
+// containers restart.
+func networked(p pod.Pod) bool { return len(p.View.Sandboxes) > 0 && p.View.Sandboxes[0].Ready }
 
 // single is a cgroup that stands for itself.
 func (s *Sampler) single(kind Kind, system System) unit {
