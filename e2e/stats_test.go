@@ -131,7 +131,9 @@ var notTold = []string{
 	".node.systemContainers.accelerators", ".pods.containers.userDefinedMetrics", ".pods.containers.accelerators",
 	".pods.volume.volumeHealthStats", ".pods.volume.pvcRef",
 	// What has no limit has nothing available.
-	".node.systemContainers.swap.swapAvailableBytes", ".pods.swap.swapAvailableBytes",
+	".node.systemContainers.swap.swapAvailableBytes", ".pods.swap.swapAvailableBytes", ".pods.memory.availableBytes",
+	// Only an eth0 stands for all, and the lab's node has none.
+	".node.network.rxBytes", ".node.network.rxErrors", ".node.network.txBytes", ".node.network.txErrors",
 }
 
 // full are the fields that a summary must have, brief those with CPU and memory

@@ -48,6 +48,12 @@ func (b *bed) stats(ctx context.Context) error {
 	for _, s := range scraped {
 		var took []float64
 		var size int
+		if _, err := scrape(ctx, client, s.path); err != nil { // the first has nothing from before
+			return err
+		}
+		if err := pause(ctx, apart); err != nil {
+			return err
+		}
 		before, err := cpuTime(pid)
 		if err != nil {
 			return err
@@ -145,9 +151,10 @@ func scrape(ctx context.Context, client *http.Client, path string) (int, error) 
 		return 0, err
 	}
 	defer resp.Body.Close()
-	n, err := io.Copy(io.Discard, resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("GET %s: %s", path, resp.Status)
+	if resp.StatusCode != http.StatusOK {
+		why, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10)) // told as far as it came
+		return 0, fmt.Errorf("GET %s: %s: %s", path, resp.Status, why)
 	}
+	n, err := io.Copy(io.Discard, resp.Body)
 	return int(n), err
 }
