@@ -97,9 +97,19 @@ func came(ctx context.Context, ch chan time.Time, what string) (time.Time, error
 // create makes a pod for a node, through the scheduler, and says where its
 // being Ready will be told.
 func (c *cluster) create(ctx context.Context, name, node string) (ready chan time.Time, began time.Time, err error) {
-	ready = c.expect(c.ready, name)
+	return c.createPod(ctx, podFor(name, node))
+}
+
+func (c *cluster) createPod(ctx context.Context, p *v1.Pod) (ready chan time.Time, began time.Time, err error) {
+	ready = c.expect(c.ready, p.Name)
+	began = time.Now()
+	_, err = c.client.CoreV1().Pods(benchSpace).Create(ctx, p, metav1.CreateOptions{})
+	return ready, began, err
+}
+
+func podFor(name, node string) *v1.Pod {
 	seconds := int64(grace / time.Second)
-	pod := &v1.Pod{
+	return &v1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: v1.PodSpec{
 			NodeSelector:                  map[string]string{v1.LabelHostname: node},
@@ -109,9 +119,6 @@ func (c *cluster) create(ctx context.Context, name, node string) (ready chan tim
 				Command: []string{"sh", "-c", "trap 'exit 0' TERM; sleep 100000 & wait"}}},
 		},
 	}
-	began = time.Now()
-	_, err = c.client.CoreV1().Pods(benchSpace).Create(ctx, pod, metav1.CreateOptions{})
-	return ready, began, err
 }
 
 // delete asks for the pod's deletion and says how long it took to be gone.

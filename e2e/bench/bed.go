@@ -89,6 +89,7 @@ func newBed(ctx context.Context, tb lab.TB, o options, t *table, s subject, join
 			return nil, err
 		}
 		b.agent.Args = append(b.agent.Args, "--node-ip="+b.Network.Address) // nobody is asked for it
+		b.agent.ClientCA = plane.CAFile()
 	}
 	if b.watch, err = watch(ctx, b.CRI); err != nil {
 		return nil, err

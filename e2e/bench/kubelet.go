@@ -61,7 +61,7 @@ func prepareKubelet(b *bed, program string) (*lab.Agent, error) {
 	a.Config = map[string]any{
 		"failSwapOn": false, "makeIPTablesUtilChains": false, "localStorageCapacityIsolation": false,
 		"resolvConf": filepath.Join(dir, "resolv.conf"), "evictionHard": map[string]any{"memory.available": "1Mi"},
-		"enableServer": true, "address": "127.0.0.1", "readOnlyPort": 10255,
+		"containerLogMaxSize": "1Gi", "enableServer": true, "address": "127.0.0.1", "readOnlyPort": 10255,
 	}
 	return a, nil
 }

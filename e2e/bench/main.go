@@ -54,6 +54,7 @@ var sections = []section{
 	{name: "recover", run: (*bed).recover},
 	{name: "probes", run: (*bed).probes},
 	{name: "api", run: (*bed).api, joined: true},
+	{name: "streams", run: (*bed).streams, joined: true},
 	{name: "apibursts", run: (*bed).apiBursts, joined: true},
 	{name: "apiidle", run: (*bed).apiIdle, joined: true},
 }
@@ -102,7 +103,7 @@ func parse() (options, error) {
 	flag.DurationVar(&o.idle, "idle", time.Minute, "how long idle pods are watched")
 	flag.StringVar(&o.kubelet, "kubelet", "", "program of a kubelet to measure too")
 	pods := flag.String("pods", "30,100", "how many pods stand idle")
-	only := flag.String("only", "", "sections to run, of serial,burst,volumes,idle,stats,die,recover,probes,api,apibursts,apiidle (default all)")
+	only := flag.String("only", "", "sections to run, of serial,burst,volumes,idle,stats,die,recover,probes,api,streams,apibursts,apiidle (default all)")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		return o, fmt.Errorf("unexpected argument %q", flag.Arg(0))
