@@ -21,7 +21,7 @@ type Agent struct {
 	Node       string         // the node's name. Default: lab
 	Kubeconfig string         // of the cluster to join; none: stands alone
 	ClientCA   string         // file of the CA of who may ask its API, which is served then, as kubeadm has it
-	Args       []string       // after the lab's own --config, --root-dir, --hostname-override, --kubeconfig
+	Args       []string       // after the lab's own --config, --root-dir, --cert-dir, --hostname-override, --kubeconfig
 	Env        []string       // NAME=value, added to this process's
 	Config     map[string]any // fields of KubeletConfiguration, over the lab's own
 
@@ -86,7 +86,7 @@ func (a *Agent) Start() error {
 		return fmt.Errorf("start agent: %w", err)
 	}
 	defer log.Close()
-	args := []string{"--config", a.ConfigFile(), "--root-dir", a.Root, "--hostname-override", a.Node}
+	args := []string{"--config", a.ConfigFile(), "--root-dir", a.Root, "--cert-dir", filepath.Join(a.Root, "pki"), "--hostname-override", a.Node}
 	if a.Kubeconfig != "" {
 		args = append(args, "--kubeconfig", a.Kubeconfig)
 	}

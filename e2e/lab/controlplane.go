@@ -32,6 +32,7 @@ type ControlPlaneOptions struct {
 	NodeCIDRs       bool          // nodes get a podCIDR out of PodCIDR
 	FeatureGates    []string      // Name=true, of apiserver, controller manager and scheduler
 	RuntimeConfig   []string      // API versions that are off by default: GROUP/VERSION=true
+	VerifyNodes     bool          // the apiserver talks to nodes only whose certificate the cluster signed
 }
 
 // ControlPlane is a kube-apiserver over kine and SQLite, a controller manager
@@ -214,6 +215,9 @@ func (p *ControlPlane) apiserverArgs() []string {
 		"--enable-bootstrap-token-auth=true", "--allow-privileged=true", "--profiling=false",
 		"--audit-policy-file=" + p.files.auditPolicy, "--audit-log-path=" + p.files.auditLog,
 		"--audit-log-maxsize=10000", // MiB: one file, whatever comes
+	}
+	if p.options.VerifyNodes {
+		args = append(args, "--kubelet-certificate-authority="+p.ca.certFile)
 	}
 	if len(p.options.RuntimeConfig) > 0 {
 		args = append(args, "--runtime-config="+strings.Join(p.options.RuntimeConfig, ","))

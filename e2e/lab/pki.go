@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -119,4 +120,19 @@ func (p keyPair) write(dir, name string) (cert, key string, err error) {
 		return "", "", fmt.Errorf("write key: %w", err)
 	}
 	return cert, key, nil
+}
+
+// ClientCertificate makes an authority that nobody knows, with its certificate
+// in a file of dir, and a client's certificate of it.
+func ClientCertificate(dir, user string, groups ...string) (caFile string, cert tls.Certificate, err error) {
+	a, err := newAuthority(dir, "strange")
+	if err != nil {
+		return "", cert, err
+	}
+	pair, err := a.issue(request{user: user, groups: groups})
+	if err != nil {
+		return "", cert, err
+	}
+	cert, err = tls.X509KeyPair(pair.cert, pair.key)
+	return a.certFile, cert, err
 }

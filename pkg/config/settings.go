@@ -148,7 +148,7 @@ var fieldSettings = map[string]setting{
 	"enableProfilingHandler":         {state: built},
 	"enableDebugFlagsHandler":        {state: built},
 	"enableSystemLogHandler":         {state: built},
-	"enableSystemLogQuery":           {state: harmless, why: noServer},
+	"enableSystemLogQuery":           {state: built},
 	"streamingConnectionIdleTimeout": {state: harmless, why: noServer},
 	"showHiddenMetricsForVersion":    {state: harmless, why: noServer},
 	"tracing":                        {state: harmless, why: "no traces are sent"},

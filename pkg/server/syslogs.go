@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+	"k8s.io/utils/ptr"
 )
 
 // logsDir is what /logs/ shows.
@@ -19,7 +20,11 @@ func (s *Server) addLogs(mux *http.ServeMux) {
 		mux.HandleFunc("/logs/", disabled("logs endpoint is disabled."))
 		return
 	}
-	mux.Handle("GET /logs/", fileLogs(logsDir))
+	files := fileLogs(logsDir)
+	if ptr.Deref(s.options.Config.EnableSystemLogQuery, false) && s.options.Gate("NodeLogQuery") {
+		files = queryLogs(logsDir, files)
+	}
+	mux.Handle("GET /logs/", files)
 }
 
 // fileLogs shows the files of a folder and lists its folders, under /logs/.
