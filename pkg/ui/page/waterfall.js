@@ -1,7 +1,7 @@
 // A start as a waterfall: what was done when, side by side. It is a table whose
 // last column is drawn; the numbers before it say the same.
 
-import { h, s, visible } from "./dom.js";
+import { h, s } from "./dom.js";
 import { age, span } from "./words.js";
 
 const words = {
@@ -17,7 +17,7 @@ export function waterfall(start, now) {
   const spans = start.spans.map((x) => ({ ...x, from: Date.parse(x.began) - began, to: (x.ended ? Date.parse(x.ended) : now) - began, open: !x.ended }));
   const end = Math.max(1, ...spans.map((x) => x.to));
   const ticks = scale(end);
-  return h("table", { class: "waterfall" },
+  return h("table", { class: spans.some((x) => x.critical) ? "waterfall" : "waterfall plain" },
     h("thead", null, h("tr", null, h("th", { scope: "col" }, "Step"), h("th", { scope: "col", class: "num at" }, "At"), h("th", { scope: "col", class: "num" }, "Took"),
       h("td", { class: "chart", "aria-hidden": "true" }, axis(ticks, end)))),
     h("tbody", null, spans.flatMap((x) => rows(x, ticks, end))));
@@ -45,10 +45,16 @@ function bar(x, ticks, end) {
 }
 
 function axis(ticks, end) {
-  return s("svg", { class: "axis" }, ticks.map((t) => s("text", { x: percent(t, end), y: "70%", "text-anchor": t === 0 ? "start" : "middle" }, visible(label(t)))));
+  return s("svg", { class: "axis" }, ticks.map((t, i) => s("text", { x: percent(t, end), y: "70%", "text-anchor": i === 0 ? "start" : "middle" }, label(t, ticks))));
 }
 
-const label = (ms) => (ms === 0 ? "0" : ms < 1000 ? `${ms} ms` : ms < 120000 ? `${ms / 1000} s` : age(ms));
+// label is a tick in words; the unit stands with the last one only.
+function label(ms, ticks) {
+  const last = ticks.at(-1);
+  if (last >= 120000) return age(ms);
+  const [per, unit] = last >= 1000 ? [1000, " s"] : [1, " ms"];
+  return `${ms / per}${ms === last ? unit : ""}`;
+}
 
 // scale are three to six round times until end.
 function scale(end) {
