@@ -100,13 +100,15 @@ func runAgent(ctx context.Context, args []string) error {
 		fmt.Println(config.Version())
 		return nil
 	}
-	log := logger(c)
+	level := &slog.LevelVar{}
+	level.Set(config.LogLevel(uint32(c.Kubelet.Logging.Verbosity)))
+	log := logger(c, level)
 	slog.SetDefault(log) // sources and the CRI client log through it
 	agent.LibrariesLogTo(log)
 	for _, w := range c.Warnings {
 		log.Warn(w)
 	}
-	return agent.New(c, log, faults()).Run(ctx)
+	return agent.New(c, log, level, faults()).Run(ctx)
 }
 
 func usage() {
@@ -117,13 +119,9 @@ func usage() {
 	fmt.Printf("\nFlags:\n%s", config.NewFlagSet(config.Default()).FlagUsages())
 }
 
-// logger writes to standard error, as text or JSON (logging.format); a
-// verbosity of 4 and more shows decisions too.
-func logger(c *config.Config) *slog.Logger {
-	options := &slog.HandlerOptions{Level: slog.LevelInfo}
-	if c.Kubelet.Logging.Verbosity >= 4 {
-		options.Level = slog.LevelDebug
-	}
+// logger writes to standard error, as text or JSON (logging.format).
+func logger(c *config.Config, level *slog.LevelVar) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
 	if c.Kubelet.Logging.Format == "json" {
 		return slog.New(slog.NewJSONHandler(os.Stderr, options))
 	}

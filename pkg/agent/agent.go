@@ -27,6 +27,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/pod"
 	"github.com/nodeagent/nodeagent/pkg/probe"
 	"github.com/nodeagent/nodeagent/pkg/record"
+	"github.com/nodeagent/nodeagent/pkg/server"
 	"github.com/nodeagent/nodeagent/pkg/source"
 	"github.com/nodeagent/nodeagent/pkg/stats"
 	"github.com/nodeagent/nodeagent/pkg/syncloop"
@@ -38,13 +39,15 @@ import (
 type Agent struct {
 	config *config.Config
 	log    *slog.Logger
+	level  *slog.LevelVar // of log
 	fault  func(string)
 }
 
-// New makes an agent and touches nothing. fault is called at the points where
-// tests end the process, and may be nil.
-func New(c *config.Config, log *slog.Logger, fault func(string)) *Agent {
-	return &Agent{config: c, log: log, fault: fault}
+// New makes an agent and touches nothing. level is the one of log, which people
+// can change. fault is called at the points where tests end the process, and may
+// be nil.
+func New(c *config.Config, log *slog.Logger, level *slog.LevelVar, fault func(string)) *Agent {
+	return &Agent{config: c, log: log, level: level, fault: fault}
 }
 
 // Run runs the agent until ctx ends; the pods go on without it. Its error says
@@ -87,6 +90,7 @@ type parts struct {
 	page    http.Handler
 	series  *metrics.Series
 	stats   *stats.Stats
+	checks  []server.Check
 	api     *api // nil when it is not served
 }
 
@@ -158,16 +162,17 @@ func (a *Agent) build(root string) (*parts, error) {
 	if joined != nil {
 		joined.loop = loop
 	}
-	p := &parts{runtime: client, sources: sources, loop: loop, cluster: joined, series: series}
+	p := &parts{runtime: client, sources: sources, loop: loop, cluster: joined, series: series, checks: healthChecks(loop.Hung)}
 	if p.stats, err = a.stats(root, loop, tree, client, vols); err != nil {
 		return nil, err
 	}
 	p.page = ui.Handler(ui.Options{Version: config.GitVersion(), Pods: loop, Logs: client, Stats: p.stats})
-	p.api, err = a.api(p)
+	p.api, err = a.api(p, root)
 	return p, err
 }
 
 func (a *Agent) run(ctx context.Context, root string, p *parts) error {
+	k := &a.config.Kubelet
 	g, ctx := errgroup.WithContext(ctx)
 	updates := make(chan source.Update)
 	for _, s := range p.sources {
@@ -182,7 +187,7 @@ func (a *Agent) run(ctx context.Context, root string, p *parts) error {
 	g.Go(func() error { return p.loop.Run(ctx, updates) })
 	g.Go(func() error { return p.stats.Run(ctx) })
 	g.Go(func() error { return local.Serve(ctx, root, p.loop, p.page, a.log) })
-	g.Go(func() error { return a.serveHealth(ctx, p.loop.Hung, p.series.Health) })
+	g.Go(func() error { return server.ServeHealth(ctx, k, p.checks, a.log) })
 	g.Go(func() error { return notify(ctx, a.log, p.loop.Hung) })
 	a.log.Info("agent is running", "version", config.GitVersion(), "node", a.config.Node.Name, "root", root)
 	return g.Wait()

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/http"
 	"os"
 	"strconv"
 	"strings"
@@ -23,7 +21,6 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/cri"
 	"github.com/nodeagent/nodeagent/pkg/dns"
 	"github.com/nodeagent/nodeagent/pkg/ledger"
-	"github.com/nodeagent/nodeagent/pkg/metrics"
 	"github.com/nodeagent/nodeagent/pkg/node"
 	"github.com/nodeagent/nodeagent/pkg/volumes"
 )
@@ -130,47 +127,6 @@ func userRanges(k *kubeletv1beta1.KubeletConfiguration, vols *volumes.Volumes, p
 		log.Warn("pods whose range of user IDs cannot be read get another one", "error", err)
 	}
 	return ledger.Users{First: uint32(ids.First), Length: length, Count: int(ids.Total / uint64(length)), Held: held}, nil
-}
-
-// patience is how long the loop over all pods may hang before the agent counts
-// as ill (behaviour row 1.24-8).
-const patience = 5 * time.Minute
-
-// serveHealth answers "ok" on /healthz at healthzBindAddress:healthzPort, as
-// kubeadm waits for (behaviour row 1.20-19). Port 0 turns it off.
-func (a *Agent) serveHealth(ctx context.Context, hung func(time.Time) time.Duration, health *metrics.Health) error {
-	k := &a.config.Kubelet
-	if *k.HealthzPort == 0 {
-		return nil
-	}
-	address := net.JoinHostPort(k.HealthzBindAddress, strconv.Itoa(int(*k.HealthzPort)))
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
-	if err != nil {
-		return fmt.Errorf("health port (healthzBindAddress, healthzPort): %w", err)
-	}
-	mux := http.NewServeMux()
-	ok := func(w http.ResponseWriter, r *http.Request) {
-		health.Checked(r.Context(), "ping", true)
-		fmt.Fprint(w, "ok")
-	}
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
-		d := hung(time.Now())
-		health.Checked(r.Context(), "syncloop", d <= patience)
-		if d > patience {
-			http.Error(w, fmt.Sprintf("the loop over all pods has not gone on for %v", d), http.StatusInternalServerError)
-			return
-		}
-		ok(w, r)
-	})
-	mux.HandleFunc("GET /healthz/ping", ok)
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
-		IdleTimeout: 90 * time.Second, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug)}
-	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
-	defer stop()
-	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("health port: %w", err)
-	}
-	return nil
 }
 
 // notify tells systemd that the agent is up, and that it is still alive as

@@ -79,11 +79,14 @@ func nodeToChoose(c *config.Config) ledger.Node {
 }
 
 // tellNode tells by which labels and taints pods are let in, and which addresses
-// they see. Without a Node the last ones count.
+// they see and the node's certificate is for. Without a Node the last ones count.
 func (c *cluster) tellNode(n *v1.Node) {
 	c.status.Registered(n)
 	if n != nil {
 		c.loop.SetNode(n.Labels, n.Spec.Taints, node.HostIPs(n))
+		if c.addresses != nil {
+			c.addresses(n.Status.Addresses)
+		}
 	}
 }
 

@@ -84,10 +84,10 @@ func TestKubeadm(t *testing.T) {
 	if len(c.Warnings) != 1 {
 		t.Fatalf("want one warning, got %q", c.Warnings)
 	}
-	if !strings.Contains(c.Warnings[0], "authentication") {
-		t.Errorf("the warning lacks authentication: %s", c.Warnings[0])
+	if !strings.Contains(c.Warnings[0], "evictionHard") {
+		t.Errorf("the warning lacks evictionHard: %s", c.Warnings[0])
 	}
-	for _, name := range []string{"rotateCertificates", "shutdown", "logging", "staticPodPath", "authorization", "clusterDNS", "resolvConf"} {
+	for _, name := range []string{"rotateCertificates", "shutdown", "logging", "staticPodPath", "authentication", "authorization", "clusterDNS", "resolvConf"} {
 		if strings.Contains(c.Warnings[0], name) {
 			t.Errorf("the warning names %s, which is built or as by default: %s", name, c.Warnings[0])
 		}

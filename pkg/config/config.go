@@ -80,15 +80,13 @@ type DeadContainers struct {
 	Total        int32         // default -1
 }
 
-// Default returns what applies with neither file nor flags. It is laxer than
-// what applies with a file: see flagDefaults.
+// Default returns what applies with neither file nor flags.
 func Default() *Config {
 	c := &Config{
 		Paths:          Paths{RootDir: "/var/lib/kubelet", CertDir: "/var/lib/kubelet/pki"},
 		Node:           Node{Labels: map[string]string{}},
 		DeadContainers: DeadContainers{PerContainer: 1, Total: -1},
 	}
-	flagDefaults(&c.Kubelet)
 	setDefaults(&c.Kubelet)
 	return c
 }

@@ -61,7 +61,9 @@ func wantError(t *testing.T, err error, want ...string) {
 	}
 }
 
-func TestDefaultsDifferWithAndWithoutFile(t *testing.T) {
+// TestDefaultsAreClosed: nobody is let in unless the operator says so, whether
+// there is a config file or not.
+func TestDefaultsAreClosed(t *testing.T) {
 	flags, file := mustLoad(t, ""), mustLoad(t, "maxPods: 110\n")
 	type open struct {
 		Anonymous, Webhook bool
@@ -73,7 +75,7 @@ func TestDefaultsDifferWithAndWithoutFile(t *testing.T) {
 		k := c.Kubelet
 		return open{*k.Authentication.Anonymous.Enabled, *k.Authentication.Webhook.Enabled, k.Authorization.Mode, k.ReadOnlyPort, len(k.EvictionHard)}
 	}
-	if got, want := of(flags), (open{true, false, "AlwaysAllow", 10255, 0}); got != want {
+	if got, want := of(flags), (open{false, true, "Webhook", 0, 0}); got != want {
 		t.Errorf("flags only: %+v, want %+v", got, want)
 	}
 	if got, want := of(file), (open{false, true, "Webhook", 0, 5}); got != want {
@@ -151,12 +153,14 @@ func TestPrecedence(t *testing.T) {
 	}
 }
 
-func TestDropInsWithoutFileKeepTheWeakDefaults(t *testing.T) {
+// TestOpenDoorsByFlag: who asks for the open doors of old command lines has them.
+func TestOpenDoorsByFlag(t *testing.T) {
 	dir := t.TempDir()
-	write(t, dir, "a.conf", header+"readOnlyPort: 0\n")
-	c := mustLoad(t, "", "--config-dir", dir)
-	if c.Kubelet.ReadOnlyPort != 0 || c.Kubelet.Authorization.Mode != "AlwaysAllow" || c.Kubelet.EvictionHard != nil {
-		t.Errorf("got port %d, mode %s, eviction %v", c.Kubelet.ReadOnlyPort, c.Kubelet.Authorization.Mode, c.Kubelet.EvictionHard)
+	write(t, dir, "a.conf", header+"readOnlyPort: 10255\n")
+	c := mustLoad(t, "", "--config-dir", dir, "--anonymous-auth", "--authorization-mode=AlwaysAllow")
+	k := c.Kubelet
+	if k.ReadOnlyPort != 10255 || k.Authorization.Mode != "AlwaysAllow" || !*k.Authentication.Anonymous.Enabled || k.EvictionHard != nil {
+		t.Errorf("got port %d, mode %s, eviction %v", k.ReadOnlyPort, k.Authorization.Mode, k.EvictionHard)
 	}
 }
 

@@ -18,15 +18,6 @@ var evictionHardDefaults = map[string]string{
 	"imagefs.inodesFree": "5%",
 }
 
-// flagDefaults sets what the kubelet assumes without a config file: an open
-// server, kept so for old command lines (behaviour trap T8).
-func flagDefaults(k *kubeletv1beta1.KubeletConfiguration) {
-	k.Authentication.Anonymous.Enabled = new(true)
-	k.Authentication.Webhook.Enabled = new(false)
-	k.Authorization.Mode = kubeletv1beta1.KubeletAuthorizationModeAlwaysAllow
-	k.ReadOnlyPort = 10255
-}
-
 // or sets *field to value if it is unset, that is, zero.
 func or[T comparable](field *T, value T) {
 	var zero T

@@ -65,18 +65,6 @@ func loadFiles(file, dir string) (layers, error) {
 	if err != nil {
 		return layers{}, fmt.Errorf("decode the configuration merged from %s and %s: %w", file, dir, err)
 	}
-	if file == "" {
-		// The weak defaults of flags-only nodes lie under what a drop-in says.
-		weak := &kubeletv1beta1.KubeletConfiguration{}
-		flagDefaults(weak)
-		flagDefaults(untouched)
-		or(&k.Authorization.Mode, weak.Authorization.Mode)
-		orNew(&k.Authentication.Anonymous.Enabled, *weak.Authentication.Anonymous.Enabled)
-		orNew(&k.Authentication.Webhook.Enabled, *weak.Authentication.Webhook.Enabled)
-		if _, said := tree["readOnlyPort"]; !said {
-			k.ReadOnlyPort = weak.ReadOnlyPort
-		}
-	}
 	setDefaults(k)
 	setDefaults(untouched)
 	return layers{kubelet: k, untouched: untouched}, nil

@@ -89,6 +89,26 @@ func addFlag(fs *pflag.FlagSet, row flagRow) {
 	}
 }
 
+// Flags are all flags with the values that apply, however they were set; what
+// is secret in them is masked.
+func (c *Config) Flags() map[string]string {
+	now := *c // the flags of a set are bound to it, and may be set
+	now.Kubelet = *c.Kubelet.DeepCopy()
+	now.Kubelet.StaticPodURLHeader = Masked(now.Kubelet.StaticPodURLHeader)
+	out := map[string]string{}
+	NewFlagSet(&now).VisitAll(func(f *pflag.Flag) { out[f.Name] = f.Value.String() })
+	return out
+}
+
+// Masked is a header that tells nobody what it says.
+func Masked(header map[string][]string) map[string][]string {
+	out := map[string][]string{}
+	for name, values := range header {
+		out[name] = slices.Repeat([]string{"<masked>"}, len(values))
+	}
+	return out
+}
+
 // parse parses args into c and refuses what the kubelet refuses: unknown flags
 // and words that are no flags. It returns the flags that were given.
 func parse(c *Config, args []string) ([]*pflag.Flag, error) {

@@ -6,7 +6,7 @@ import (
 
 // The reasons why ignoring a setting does no harm, or does.
 const (
-	noServer    = "the API on port 10250 is not served"
+	noServer    = "the API on port 10250 does not follow it yet"
 	noCluster   = "the node does not join a cluster"
 	noImageGC   = "unused images are not removed; watch the disk"
 	noRotation  = "container logs are not rotated; watch the disk"
@@ -126,28 +126,28 @@ var fieldSettings = map[string]setting{
 	// Volumes.
 	"volumePluginDir":                           {state: harmless, why: noVolumes},
 	"enableControllerAttachDetach":              {state: harmless, why: noVolumes},
-	"volumeStatsAggPeriod":                      {state: harmless, why: "usage of volumes is not measured"},
+	"volumeStatsAggPeriod":                      {state: built},
 	"configMapAndSecretChangeDetectionStrategy": {state: harmless, why: "what pods refer to is always watched", off: watches},
 
 	// The agent's own ports.
 	"healthzPort":                    {state: built},
 	"healthzBindAddress":             {state: built},
-	"enableServer":                   {state: harmless, why: noServer},
-	"address":                        {state: harmless, why: noServer},
-	"port":                           {state: harmless, why: noServer},
-	"readOnlyPort":                   {state: harmless, why: "the read-only port is not served"},
-	"tlsCertFile":                    {state: harmless, why: noServer},
-	"tlsPrivateKeyFile":              {state: harmless, why: noServer},
-	"tlsCipherSuites":                {state: harmless, why: noServer},
-	"tlsCurvePreferences":            {state: harmless, why: noServer},
-	"tlsMinVersion":                  {state: harmless, why: noServer},
-	"authentication":                 {state: harmless, why: noServer},
-	"authorization":                  {state: harmless, why: noServer},
-	"enableDebuggingHandlers":        {state: harmless, why: noServer},
-	"enableContentionProfiling":      {state: harmless, why: noServer},
-	"enableProfilingHandler":         {state: harmless, why: noServer},
-	"enableDebugFlagsHandler":        {state: harmless, why: noServer},
-	"enableSystemLogHandler":         {state: harmless, why: noServer},
+	"enableServer":                   {state: built},
+	"address":                        {state: built},
+	"port":                           {state: built},
+	"readOnlyPort":                   {state: built},
+	"tlsCertFile":                    {state: built},
+	"tlsPrivateKeyFile":              {state: built},
+	"tlsCipherSuites":                {state: built},
+	"tlsCurvePreferences":            {state: built},
+	"tlsMinVersion":                  {state: built},
+	"authentication":                 {state: built},
+	"authorization":                  {state: built},
+	"enableDebuggingHandlers":        {state: built},
+	"enableContentionProfiling":      {state: built},
+	"enableProfilingHandler":         {state: built},
+	"enableDebugFlagsHandler":        {state: built},
+	"enableSystemLogHandler":         {state: built},
 	"enableSystemLogQuery":           {state: harmless, why: noServer},
 	"streamingConnectionIdleTimeout": {state: harmless, why: noServer},
 	"showHiddenMetricsForVersion":    {state: harmless, why: noServer},
@@ -155,7 +155,7 @@ var fieldSettings = map[string]setting{
 
 	// The cluster.
 	"rotateCertificates":        {state: built},
-	"serverTLSBootstrap":        {state: harmless, why: noServer},
+	"serverTLSBootstrap":        {state: built},
 	"registerNode":              {state: built},
 	"registerWithTaints":        {state: built},
 	"providerID":                {state: built},
@@ -173,7 +173,6 @@ var fieldSettings = map[string]setting{
 // flagSettings says the same of the flags that stand for no field. Those that
 // are absent here are built.
 var flagSettings = map[string]setting{
-	"runtime-cgroups":                       {state: harmless, why: "usage of the container runtime is not measured"},
 	"lock-file":                             {state: unsafe, why: "the file is not locked"},
 	"exit-on-lock-contention":               {state: harmless, why: "the file is not locked"},
 	"minimum-container-ttl-duration":        {state: harmless, why: noDeadKept},

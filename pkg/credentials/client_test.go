@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"math"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -25,6 +26,9 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/nodeagent/nodeagent/pkg/metrics"
+	"github.com/nodeagent/nodeagent/pkg/metrics/metricstest"
 )
 
 // bootstrap gives the bed a bootstrap kubeconfig with a token.
@@ -273,11 +277,12 @@ type signer struct {
 	*fake.Clientset
 	ca *authority
 
-	mu   sync.Mutex
-	life time.Duration
-	err  error       // to every request
-	at   []time.Time // of requests
-	last string      // request's name
+	mu     sync.Mutex
+	life   time.Duration
+	err    error       // to every request
+	at     []time.Time // of requests
+	last   string      // request's name
+	series *metrics.Series
 }
 
 func (s *signer) set(life time.Duration, err error) {
@@ -325,6 +330,8 @@ func inVirtualTime(t *testing.T, life time.Duration, err error, run func(t *test
 			Log: slog.New(slog.NewTextHandler(l, nil))}
 		b.write("bootstrap.conf", []byte("{apiVersion: v1, kind: Config, current-context: x, clusters: [{name: c, cluster: {server: 'http://nowhere'}}],"+
 			" users: [{name: u, user: {token: t}}], contexts: [{name: x, context: {cluster: c, user: u}}]}"))
+		s.series = metrics.New(metrics.Build{})
+		b.opts.Metrics = s.series.Certificates.Client
 		b.opts.Bootstrap, b.opts.Rotate = filepath.Join(dir, "bootstrap.conf"), true
 		c, err := Open(b.opts)
 		if err != nil {
@@ -391,12 +398,22 @@ func TestRetries(t *testing.T) {
 				if n := l.count("no certificate yet"); n != 1 {
 					t.Errorf("%d lines:\n%s", n, l)
 				}
+				got := metricstest.Of(s.series.Handler())
+				if failed, all := got["kubelet_certificate_manager_client_expiration_renew_errors"], len(s.times()); int(failed) != all {
+					t.Errorf("%d requests failed, %v are counted", all, failed)
+				}
+				if ttl := got["kubelet_certificate_manager_client_ttl_seconds"]; !math.IsInf(ttl, 1) {
+					t.Errorf("without a certificate it expires in %v s", ttl)
+				}
 				s.set(time.Hour, nil)
 				time.Sleep(40 * time.Second)
 				select {
 				case <-c.Ready():
 				default:
 					t.Errorf("no credentials:\n%s", l)
+				}
+				if ttl := metricstest.Of(s.series.Handler())["kubelet_certificate_manager_client_ttl_seconds"]; ttl < 3500 || ttl > 3600 {
+					t.Errorf("it expires in %v s, and is of one hour", ttl)
 				}
 			})
 		})

@@ -16,6 +16,9 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	v1 "k8s.io/api/core/v1"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/nodeagent/nodeagent/pkg/metrics"
+	"github.com/nodeagent/nodeagent/pkg/metrics/metricstest"
 )
 
 // shown is the certificate that a caller sees in a handshake.
@@ -73,7 +76,8 @@ func TestServingFiles(t *testing.T) {
 	b := newBed(t)
 	from, to := hour()
 	cert, key := b.ca.pair(t, "first", from, to)
-	o := ServingOptions{CertFile: b.write("tls.crt", cert), KeyFile: b.write("tls.key", key)}
+	series := metrics.New(metrics.Build{})
+	o := ServingOptions{CertFile: b.write("tls.crt", cert), KeyFile: b.write("tls.key", key), Metrics: series.Certificates.Server}
 	s := b.serving(o)
 	if got := shown(t, s); got == nil || got.Subject.CommonName != "first" {
 		t.Fatalf("shown: %v", got)
@@ -89,6 +93,10 @@ func TestServingFiles(t *testing.T) {
 		got := shown(t, s)
 		return got != nil && got.Subject.CommonName == "second"
 	})
+	got := metricstest.Of(series.Handler())
+	if n, ttl := got["kubelet_certificate_manager_server_rotation_seconds_count"], got["kubelet_certificate_manager_server_ttl_seconds"]; n != 1 || ttl < 3000 || ttl > 3600 {
+		t.Errorf("counted as %v changes, the newest expires in %v s", n, ttl)
+	}
 }
 
 // TestServingFilesMissing: they are of the configuration, so the agent does not

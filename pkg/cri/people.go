@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"path/filepath"
 	"slices"
 
+	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -63,14 +65,25 @@ type Instance struct {
 	SandboxID      string
 	Attempt        uint32
 	State          pod.State
+	Image          string // as the runtime names it
 }
 
 // Instances are those of all pods that bear the name: a name,
 // namespace/name or UID. The newest come first.
 func (c *Client) Instances(ctx context.Context, name string) ([]Instance, error) {
+	return c.instances(ctx, nil, func(labels map[string]string) bool { return named(labels, name) })
+}
+
+// Running are the instances that run, of all pods, whoever wants them.
+func (c *Client) Running(ctx context.Context) ([]Instance, error) {
+	running := &runtimeapi.ContainerStateValue{State: runtimeapi.ContainerState_CONTAINER_RUNNING}
+	return c.instances(ctx, &runtimeapi.ContainerFilter{State: running}, func(labels map[string]string) bool { return labels[LabelPodUID] != "" })
+}
+
+func (c *Client) instances(ctx context.Context, filter *runtimeapi.ContainerFilter, wanted func(labels map[string]string) bool) ([]Instance, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.opts.RequestTimeout)
 	defer cancel()
-	r, err := c.runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{})
+	r, err := c.runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{Filter: filter})
 	if err != nil {
 		return nil, failed("", "list containers", err)
 	}
@@ -79,11 +92,12 @@ func (c *Client) Instances(ctx context.Context, name string) ([]Instance, error)
 	})
 	var out []Instance
 	for _, k := range r.Containers {
-		if named(k.Labels, name) {
+		if wanted(k.Labels) {
 			out = append(out, Instance{
 				Namespace: k.Labels[LabelPodNamespace], Pod: k.Labels[LabelPodName], UID: types.UID(k.Labels[LabelPodUID]),
 				Container: k.Labels[LabelContainerName], ID: k.Id, SandboxID: k.PodSandboxId,
 				Attempt: k.GetMetadata().GetAttempt(), State: stateOf(k.State),
+				Image: k.GetImage().GetImage(),
 			})
 		}
 	}
@@ -94,6 +108,17 @@ func (c *Client) Instances(ctx context.Context, name string) ([]Instance, error)
 func named(labels map[string]string, name string) bool {
 	pod, uid := labels[LabelPodName], labels[LabelPodUID]
 	return uid != "" && (name == pod || name == labels[LabelPodNamespace]+"/"+pod || name == uid)
+}
+
+// LogFile is where the log of a container's instance with this restart count is,
+// by the pod's identity alone: it outlives what the runtime knows of it
+// (behaviour row 1.11-4).
+func (c *Client) LogFile(p *v1.Pod, container string, attempt uint32) (string, error) {
+	folder, err := logFolder(p.Namespace, p.Name, p.UID)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(c.opts.Pods.LogsDir, folder, container, fmt.Sprintf("%d.log", attempt)), nil
 }
 
 // LogPath is where the log of instance id is.

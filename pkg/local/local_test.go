@@ -149,3 +149,14 @@ func TestServeTakesOverADeadSocket(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestTimeline(t *testing.T) {
+	p := pod.New(pod.Wanted{At: time.Now(), Spec: twoContainers()}, pod.View{}, nil)
+	_, c := serve(t, node{pods: []pod.Pod{p}})
+	for which, want := range map[string]int{"": 1, "default/web": 1, "u1": 1, "a&b": 0} {
+		got, err := c.Timeline(t.Context(), which)
+		if err != nil || len(got.Pods) != want {
+			t.Errorf("%q: %+v, %v", which, got, err)
+		}
+	}
+}

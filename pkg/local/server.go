@@ -17,6 +17,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/pkg/pod"
 	"github.com/nodeagent/nodeagent/pkg/source"
+	"github.com/nodeagent/nodeagent/pkg/timeline"
 	"github.com/nodeagent/nodeagent/pkg/ui"
 )
 
@@ -69,6 +70,9 @@ func handler(pods Pods, page http.Handler) http.Handler {
 			report.Pods = append(report.Pods, describe(p, n, now))
 		}
 		reply(w, report)
+	})
+	mux.HandleFunc("GET /debug/timeline", func(w http.ResponseWriter, r *http.Request) {
+		reply(w, timeline.All(pods.Pods(), pods.Node(), time.Now(), r.URL.Query().Get("pod")))
 	})
 	mux.HandleFunc("POST /plan", func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))

@@ -72,7 +72,7 @@ func newPods(m maker) *Pods {
 		},
 		fates: fates{
 			rejected:  m.counters("kubelet_admission_rejections_total", "Pods that were not let in, by the reason as in the pod's status.", "reason"),
-			restarted: m.counters("kubelet_restarted_pods_total", "Pods that were wanted again under the same UID after they had been ended; static is true or empty.", "static"),
+			restarted: m.counters("kubelet_restarted_pods_total", "Pods that begin again under the same UID, wanted anew while they were being ended; static is true or empty.", "static"),
 			preempted: m.counters("kubelet_preemptions", "Pods that were ended to let in a critical one. Which resource was short is not told.", "preemption_signal"),
 			orphans:   m.counter("kubelet_orphaned_runtime_pods_total", "Pods found in the runtime that no source wants, and ended."),
 		},

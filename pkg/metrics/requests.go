@@ -27,7 +27,7 @@ func newRequests(m maker) *Requests {
 }
 
 // longRunning are the paths whose requests last as long as people like.
-var longRunning = []string{"exec", "attach", "portforward", "debug"}
+var longRunning = []string{"exec", "attach", "portForward", "debug"}
 
 // Begin tells of a request, and is told when it ends. path is the first part of
 // the route that it matched without slashes (metrics with its second), "other" if

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -18,7 +19,6 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
-	"k8s.io/utils/ptr"
 )
 
 // access decides who may ask what (behaviour rows 1.20-1..3, 22, 23).
@@ -26,25 +26,51 @@ type access struct {
 	nodeName string
 	who      authenticator.Request
 	may      authorizer.Authorizer
-	ca       *dynamiccertificates.DynamicFileCAContent // nil: no certificate names anybody
+	ca       clientCA                        // nil: no certificate names anybody
+	run      func(ctx context.Context) error // reads the CA again when its file changes
+	log      *slog.Logger
+	unknown  seldom // told of those whom nobody knows
+	unjudged seldom // and of those about whom the apiserver does not answer
 }
 
-// ErrNoCluster says that the configuration asks the apiserver who may do what,
-// and there is none: nobody could be let in.
-var ErrNoCluster = errors.New("authorization.mode is Webhook and there is no kubeconfig to ask an apiserver with")
+// Nobody says why nobody could be let in with this configuration, and what to
+// do; nil if somebody could. joined says that there is an apiserver to ask.
+func Nobody(k *kubeletv1beta1.KubeletConfiguration, joined bool) error {
+	c := &k.Authentication
+	switch {
+	case k.Authorization.Mode != kubeletv1beta1.KubeletAuthorizationModeAlwaysAllow && !joined:
+		return errors.New("authorization.mode is Webhook, and without a kubeconfig there is no apiserver to ask who may do what; " +
+			"to let in who has a certificate, set authorization.mode: AlwaysAllow and authentication.x509.clientCAFile")
+	case c.X509.ClientCAFile == "" && !*c.Anonymous.Enabled && !(*c.Webhook.Enabled && joined):
+		return errors.New("neither certificates nor tokens say who somebody is; to let in who has a certificate, set authentication.x509.clientCAFile")
+	}
+	return nil
+}
 
-// askAgain is how often an apiserver is asked that does not answer, some 4
-// seconds in all.
+// warnOfOpenDoors tells the operator what was asked for and is seldom meant.
+func (s *Server) warnOfOpenDoors() {
+	k := s.options.Config
+	if *k.Authentication.Anonymous.Enabled && k.Authorization.Mode == kubeletv1beta1.KubeletAuthorizationModeAlwaysAllow {
+		s.log.Warn("anybody who reaches the node's API may run commands in its pods: authentication.anonymous is enabled and authorization.mode is AlwaysAllow")
+	}
+}
+
+// patience is how long the apiserver may take to say who somebody is, and then
+// what he may.
+const patience = 5 * time.Second
+
+// askAgain is how often an apiserver is asked that refuses the connection: long
+// enough for one that is being replaced, and no caller waits for seconds.
 func askAgain() *wait.Backoff {
-	return &wait.Backoff{Duration: 500 * time.Millisecond, Factor: 1.5, Jitter: 0.2, Steps: 5}
+	return &wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 3}
 }
 
 func newAccess(o Options) (*access, error) {
-	a := &access{nodeName: o.NodeName}
+	a := &access{nodeName: o.NodeName, log: o.Log, run: func(ctx context.Context) error { return nil }}
 	c := &o.Config.Authentication
 	config := authenticatorfactory.DelegatingAuthenticatorConfig{
-		Anonymous: &apiserver.AnonymousAuthConfig{Enabled: ptr.Deref(c.Anonymous.Enabled, false)},
-		CacheTTL:  c.Webhook.CacheTTL.Duration,
+		Anonymous: &apiserver.AnonymousAuthConfig{Enabled: *c.Anonymous.Enabled},
+		CacheTTL:  c.Webhook.CacheTTL.Duration, TokenAccessReviewTimeout: patience,
 	}
 	if c.X509.ClientCAFile != "" {
 		ca, err := dynamiccertificates.NewDynamicCAContentFromFile("client-ca-bundle", c.X509.ClientCAFile)
@@ -52,75 +78,85 @@ func newAccess(o Options) (*access, error) {
 			return nil, fmt.Errorf("authentication.x509.clientCAFile: %w", err)
 		}
 		a.ca, config.ClientCertificateCAContentProvider = ca, ca
+		a.run = func(ctx context.Context) error { ca.Run(ctx, 1); return nil }
 	}
-	if ptr.Deref(c.Webhook.Enabled, true) && o.Client != nil {
+	if *c.Webhook.Enabled && o.Tokens != nil {
 		config.WebhookRetryBackoff = askAgain()
-		config.TokenAccessReviewClient = o.Client.AuthenticationV1()
+		config.TokenAccessReviewClient = o.Tokens.AuthenticationV1()
 	}
 	var err error
 	if a.who, _, err = config.New(); err != nil {
 		return nil, fmt.Errorf("authentication: %w", err)
 	}
-	switch z := &o.Config.Authorization; {
-	case z.Mode == kubeletv1beta1.KubeletAuthorizationModeAlwaysAllow:
+	z := &o.Config.Authorization
+	if z.Mode == kubeletv1beta1.KubeletAuthorizationModeAlwaysAllow {
 		a.may = authorizerfactory.NewAlwaysAllowAuthorizer()
-	case o.Client == nil:
-		return nil, ErrNoCluster
-	default:
-		a.may, err = authorizerfactory.DelegatingAuthorizerConfig{
-			SubjectAccessReviewClient: o.Client.AuthorizationV1(),
-			AllowCacheTTL:             z.Webhook.CacheAuthorizedTTL.Duration,
-			DenyCacheTTL:              z.Webhook.CacheUnauthorizedTTL.Duration,
-			WebhookRetryBackoff:       askAgain(),
-		}.New()
-		if err != nil {
-			return nil, fmt.Errorf("authorization: %w", err)
-		}
+		return a, nil
+	}
+	a.may, err = authorizerfactory.DelegatingAuthorizerConfig{
+		SubjectAccessReviewClient: o.Rights.AuthorizationV1(),
+		AllowCacheTTL:             z.Webhook.CacheAuthorizedTTL.Duration,
+		DenyCacheTTL:              z.Webhook.CacheUnauthorizedTTL.Duration,
+		WebhookRetryBackoff:       askAgain(),
+	}.New()
+	if err != nil {
+		return nil, fmt.Errorf("authorization: %w", err)
 	}
 	return a, nil
 }
 
-// run reads the client CA again when its file changes, until ctx ends.
-func (a *access) run(ctx context.Context) {
-	if a.ca != nil {
-		a.ca.Run(ctx, 1)
-	}
+// refusal is how a request is turned down; no code means that it is not.
+type refusal struct {
+	code int
+	text string // as the kubelet's (behaviour row 1.20-3)
+	why  error  // for the log
 }
 
-// guard lets through to h who may ask what he asks.
-func (a *access) guard(log *slog.Logger, h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		who, ok, err := a.who.AuthenticateRequest(r)
-		if err != nil || !ok {
-			log.Debug("request without a known user", "method", r.Method, "path", r.URL.Path, "from", r.RemoteAddr, "error", err)
-			http.Error(w, "Unauthorized", http.StatusUnauthorized)
-			return
+// judge says who asks, and whether he may.
+func (a *access) judge(r *http.Request) (who string, no refusal) {
+	ctx, cancel := context.WithTimeout(r.Context(), patience)
+	defer cancel()
+	known, ok, err := a.who.AuthenticateRequest(r.WithContext(ctx))
+	if err != nil || !ok {
+		if err != nil && r.Context().Err() == nil {
+			a.unknown.tell(func(before int) {
+				a.log.Warn("a request was refused: it could not be found out who asks", "from", r.RemoteAddr, "error", err, "others since the last such line", before)
+			})
 		}
-		verb, parts := verbs[r.Method], subresources(r.URL.Path)
-		for _, part := range parts {
-			decision, _, err := a.may.Authorize(r.Context(), a.attributes(who.User, r, part))
-			if err != nil {
-				log.Warn("authorization failed", "user", who.User.GetName(), "path", r.URL.Path, "error", err)
-				http.Error(w, fmt.Sprintf("Authorization error (user=%s, verb=%s, resource=nodes, subresource=%s)", who.User.GetName(), verb, part),
-					http.StatusInternalServerError)
-				return
-			}
-			if decision == authorizer.DecisionAllow {
-				log.Debug("request", "user", who.User.GetName(), "method", r.Method, "path", r.URL.Path, "from", r.RemoteAddr)
-				h.ServeHTTP(w, r)
-				return
-			}
-		}
-		log.Debug("request refused", "user", who.User.GetName(), "verb", verb, "subresources", parts, "from", r.RemoteAddr)
-		http.Error(w, fmt.Sprintf("Forbidden (user=%s, verb=%s, resource=nodes, subresource(s)=%v)", who.User.GetName(), verb, parts), http.StatusForbidden)
-	})
+		return "", refusal{http.StatusUnauthorized, "Unauthorized", err}
+	}
+	// Nobody behind this needs it, and who hands the request on would show it.
+	r.Header.Del("Authorization")
+	who = known.User.GetName()
+	if who != user.Anonymous {
+		nowKnown(r.Context())
+	}
+	return who, a.judgeRight(ctx, known.User, r)
 }
 
-func (a *access) attributes(u user.Info, r *http.Request, subresource string) authorizer.Attributes {
-	return authorizer.AttributesRecord{
-		User: u, Verb: verbs[r.Method], APIVersion: "v1", Resource: "nodes", Subresource: subresource, Name: a.nodeName,
-		ResourceRequest: true, Path: r.URL.Path,
+func (a *access) judgeRight(ctx context.Context, u user.Info, r *http.Request) refusal {
+	verb, parts := verbs[r.Method], subresources(r.URL.Path)
+	for _, part := range parts {
+		decision, _, err := a.may.Authorize(ctx, authorizer.AttributesRecord{
+			User: u, Verb: verb, APIVersion: "v1", Resource: "nodes", Subresource: part, Name: a.nodeName,
+			ResourceRequest: true, Path: r.URL.Path,
+		})
+		if err != nil {
+			if r.Context().Err() == nil {
+				a.unjudged.tell(func(before int) {
+					a.log.Warn("a request was refused: the apiserver does not say whether it is allowed",
+						"user", u.GetName(), "path", r.URL.Path, "error", err, "others since the last such line", before)
+				})
+			}
+			return refusal{http.StatusInternalServerError,
+				fmt.Sprintf("Authorization error (user=%s, verb=%s, resource=nodes, subresource=%s)", u.GetName(), verb, part), err}
+		}
+		if decision == authorizer.DecisionAllow {
+			return refusal{}
+		}
 	}
+	return refusal{code: http.StatusForbidden,
+		text: fmt.Sprintf("Forbidden (user=%s, verb=%s, resource=nodes, subresource(s)=%v)\n", u.GetName(), verb, parts)}
 }
 
 // verbs are those of the API by HTTP method; other methods have none (row 1.20-1).
@@ -150,4 +186,27 @@ func subresources(path string) []string {
 		}
 	}
 	return []string{"proxy"}
+}
+
+// seldom is told at most once a minute, with how many times it was not before:
+// what any caller can cause must not fill the log.
+type seldom struct {
+	mu     sync.Mutex
+	again  time.Time
+	unsaid int
+}
+
+func (s *seldom) tell(say func(before int)) {
+	s.mu.Lock()
+	before, now := s.unsaid, time.Now()
+	quiet := now.Before(s.again)
+	if quiet {
+		s.unsaid++
+	} else {
+		s.unsaid, s.again = 0, now.Add(time.Minute)
+	}
+	s.mu.Unlock()
+	if !quiet {
+		say(before)
+	}
 }

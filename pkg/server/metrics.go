@@ -1,11 +1,17 @@
 package server
 
 import (
+	"context"
 	"io"
 	"net/http"
 
 	"github.com/nodeagent/nodeagent/pkg/stats/exposition"
 )
+
+// Cadvisor is who samples all cgroups in full.
+type Cadvisor interface {
+	Scrape(context.Context) *exposition.Cadvisor
+}
 
 // cadvisor is what all cgroups use, for Prometheus (behaviour row 1.21-6).
 func (s *Server) cadvisor(w http.ResponseWriter, r *http.Request) {

@@ -7,30 +7,55 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/ui"
 )
 
-// routes are the paths of the node's API and who answers them.
+// routes are the paths of the node's API and who answers them. What fields of
+// the configuration turn off answers 405 and says so (behaviour row 1.20-17).
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /pods", s.pods)
-	mux.HandleFunc("GET /stats/summary", s.summary)
-	mux.HandleFunc("POST /stats/summary", s.summary)
-	mux.HandleFunc("GET /metrics/cadvisor", s.cadvisor)
-	mux.HandleFunc("GET /metrics/resource", s.resource)
-	mux.HandleFunc("GET /healthz", s.health)
-	if *s.options.Config.EnableDebuggingHandlers { // it shows logs
-		mux.Handle("/ui", s.options.UI)
-		mux.Handle(ui.Prefix, s.options.UI)
+	s.addReadable(mux)
+	k := s.options.Config
+	if !*k.EnableDebuggingHandlers {
+		for _, path := range []string{"/run/", "/exec/", "/attach/", "/portForward/", "/containerLogs/", "/runningpods/", "/debug/pprof/", "/debug/timeline", "/logs/", ui.Prefix} {
+			mux.HandleFunc(path, disabled("Debug endpoints are disabled."))
+		}
+		return mux
 	}
+	mux.HandleFunc("GET /runningpods/{$}", s.runningPods)
+	mux.HandleFunc("GET /configz", s.configz)
+	mux.HandleFunc("GET /debug/timeline", s.timeline)
+	if s.options.Gate("ContainerCheckpoint") {
+		mux.HandleFunc("POST /checkpoint/{namespace}/{pod}/{container}", s.checkpoint)
+	}
+	mux.Handle("/ui", s.options.UI)
+	mux.Handle(ui.Prefix, s.options.UI)
+	s.addStreams(mux)
+	s.addProcess(mux)
+	s.addLogs(mux)
+	s.addZPages(mux) // last: they list the others
 	return mux
 }
 
-func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
-	for _, c := range s.options.Health {
-		if err := c.Check(); err != nil {
-			http.Error(w, c.Name+": "+err.Error(), http.StatusInternalServerError)
-			return
-		}
-	}
-	_, _ = w.Write([]byte("ok"))
+// readOnly are the paths of the port that asks nobody who he is (behaviour row
+// 1.20-18).
+func (s *Server) readOnly() http.Handler {
+	mux := http.NewServeMux()
+	s.addReadable(mux)
+	return mux
+}
+
+// addReadable are the paths of both ports: nothing in them can be changed, nor
+// entered.
+func (s *Server) addReadable(mux *http.ServeMux) {
+	installHealth(mux, s.options.Health)
+	mux.HandleFunc("GET /pods", s.pods)
+	mux.HandleFunc("GET /stats/summary", s.summary)
+	mux.HandleFunc("POST /stats/summary", s.summary)
+	s.measure(mux)
+	mux.HandleFunc("GET /metrics/cadvisor", s.cadvisor)
+	mux.HandleFunc("GET /metrics/resource", s.resource)
+}
+
+func disabled(text string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) { http.Error(w, text, http.StatusMethodNotAllowed) }
 }
 
 // reply writes v as JSON. The other end is gone if that fails; nobody is left

@@ -1,8 +1,10 @@
 // Package server is the node's API on :10250: it says who may ask what, and has
 // a thin handler for each path that kubectl, the apiserver, metrics-server and
-// Prometheus ask of a node (behaviour section 1.20).
+// Prometheus ask of a node (behaviour section 1.20). Beside it are the ports
+// without any questions: health, and what may be read, where they are configured.
 //
-// Nothing is answered before the request is authenticated and authorized.
+// Nothing on :10250 is answered before the request is authenticated and
+// authorized, but for where a path leads that is not written plainly.
 package server
 
 import (
@@ -13,112 +15,148 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
-	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
+	"github.com/nodeagent/nodeagent/pkg/metrics"
 	"github.com/nodeagent/nodeagent/pkg/pod"
-	"github.com/nodeagent/nodeagent/pkg/stats/exposition"
-)
-
-// The limits of a connection (behaviour row 1.20-20). A stream of a followed
-// log or an exec may last as long as the longest.
-const (
-	headerTimeout = 10 * time.Second
-	idleTimeout   = 90 * time.Second
-	streamTimeout = 4 * time.Hour
-	maxHeader     = 1 << 20
 )
 
 // Options are what the server serves, and for whom.
 type Options struct {
 	NodeName string
-	// Config is the agent's configuration; of it are address, port,
-	// authentication, authorization, and which handlers are enabled.
+	// Config is the agent's configuration as it applies.
 	Config *kubeletv1beta1.KubeletConfiguration
-	// TLS has the certificate and the floor of versions and ciphers.
-	TLS *tls.Config
-	// Client asks the apiserver who somebody is and what he may; nil for a node
-	// on its own.
-	Client kubernetes.Interface
-	Pods   Pods
+	// Gate says whether a feature gate is on.
+	Gate func(name string) bool
+	// Certificate is the one to show; nil has only the read-only port served.
+	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	// Tokens asks the apiserver who somebody is, Rights what he may; nil for a
+	// node on its own. They are two, so that many unknown tokens keep nobody
+	// waiting who is known.
+	Tokens, Rights kubernetes.Interface
+	Pods           Pods
+	// Await returns when it is true of the pod's newest value, when nothing is
+	// left of the pod, or when ctx ends.
+	Await   func(ctx context.Context, uid types.UID, is func(pod.Pod) bool)
+	Runtime Runtime
+	// Containers are looked into with it.
+	Containers Containers
 	// UI is the page below /ui/ (package ui).
 	UI    http.Handler
 	Stats Stats
 	// Cadvisor has what only /metrics/cadvisor tells.
 	Cadvisor Cadvisor
 	// Health are the checks of /healthz beside ping, by name.
-	Health []Check
-	Log    *slog.Logger
+	Health  []Check
+	Process Process
+	// Metrics are the agent's own series, nil for none.
+	Metrics *metrics.Series
+	Log     *slog.Logger
 }
 
-// Pods is who knows of the pods.
-type Pods interface {
-	Pods() []pod.Pod
-	Node() pod.Node
-}
-
-// Stats is who knows what the node and its pods use.
-type Stats interface {
-	Summary(ctx context.Context, onlyCPUAndMemory bool) (*statsapi.Summary, error)
-}
-
-// Cadvisor is who samples all cgroups in full.
-type Cadvisor interface {
-	Scrape(context.Context) *exposition.Cadvisor
-}
-
-// Check says what is wrong, nil for nothing.
-type Check struct {
-	Name  string
-	Check func() error
+// Process is what people may ask and set of the running program itself.
+type Process struct {
+	Flags map[string]string // with their values, none of them secret
+	Level *slog.LevelVar    // of the log
+	Root  string            // the agent's folder, for checkpoints
 }
 
 // Server is the node's API.
 type Server struct {
 	options Options
-	access  *access
 	log     *slog.Logger
-	tls     *tls.Config
+	access  *access     // nil without Options.Certificate
+	tls     *tls.Config // likewise
+	sizes   limits
+	busy    crowd
+	waits   waits
 }
 
 // New prepares the server; nothing listens yet. An error says which field of
 // the configuration cannot be used.
 func New(o Options) (*Server, error) {
-	s := &Server{options: o, log: o.Log, tls: o.TLS.Clone()}
+	s := &Server{options: o, log: o.Log, sizes: defaultLimits, waits: waits{
+		open: openTimeout, idle: o.Config.StreamingConnectionIdleTimeout.Duration, last: lastWords}}
+	if o.Certificate == nil {
+		return s, nil
+	}
 	var err error
 	if s.access, err = newAccess(o); err != nil {
 		return nil, err
 	}
-	s.tls.ClientAuth = tls.RequestClientCert // who it names is checked by access
-	s.tls.NextProtos = []string{"h2", "http/1.1"}
-	return s, nil
+	s.tls, err = tlsConfig(o.Config, o.Certificate, s.access.ca, o.Log)
+	return s, err
 }
 
-// Run serves until ctx ends.
+// Run serves until ctx ends, and returns when every request has.
 func (s *Server) Run(ctx context.Context) error {
-	address := net.JoinHostPort(s.options.Config.Address, fmt.Sprint(s.options.Config.Port))
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
-	if err != nil {
-		return fmt.Errorf("the node's API (address, port): %w", err)
+	defer s.busy.wait()
+	g, ctx := errgroup.WithContext(ctx)
+	k := s.options.Config
+	if s.access != nil {
+		s.warnOfOpenDoors()
+		g.Go(func() error { return s.access.run(ctx) })
+		g.Go(func() error {
+			return s.listen(ctx, port{"the node's API (address, port)", k.Address, k.Port}, s.tls, s.count(false, s.front(s.access, s.routes())))
+		})
 	}
-	go s.access.run(ctx)
-	s.log.Info("serving the node's API", "address", l.Addr().String())
-	return s.serve(ctx, tls.NewListener(l, s.tls), s.access.guard(s.log, s.routes()))
+	if k.ReadOnlyPort != 0 {
+		g.Go(func() error {
+			return s.listen(ctx, port{"the read-only port (address, readOnlyPort)", k.Address, k.ReadOnlyPort}, nil, s.count(true, s.front(nil, s.readOnly())))
+		})
+	}
+	return g.Wait()
 }
 
-func (s *Server) serve(ctx context.Context, l net.Listener, h http.Handler) error {
+// port is one that something is served on.
+type port struct {
+	what    string
+	address string
+	number  int32
+}
+
+func (s *Server) listen(ctx context.Context, p port, config *tls.Config, h http.Handler) error {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(p.address, fmt.Sprint(p.number)))
+	if err != nil {
+		return fmt.Errorf("%s: %w", p.what, err)
+	}
+	s.log.Info("serving "+p.what, "at", l.Addr().String())
+	return serve(ctx, l, config, s.busy.serve(h), s.sizes, s.log)
+}
+
+// serve answers who comes to l, with TLS if config says how, until ctx ends.
+// Requests under way are cut off then: none of them is worth waiting for.
+func serve(ctx context.Context, l net.Listener, config *tls.Config, h http.Handler, sizes limits, log *slog.Logger) error {
+	protocols := &http.Protocols{}
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(config != nil && slices.Contains(config.NextProtos, "h2"))
 	server := &http.Server{
-		Handler: h, TLSConfig: s.tls, BaseContext: func(net.Listener) context.Context { return ctx },
-		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, ReadTimeout: streamTimeout, WriteTimeout: streamTimeout,
-		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		Handler: h, TLSConfig: config, Protocols: protocols,
+		BaseContext: func(net.Listener) context.Context { return ctx }, ConnContext: withPeer,
+		ReadHeaderTimeout: sizes.header, IdleTimeout: sizes.idle, ReadTimeout: sizes.stream, WriteTimeout: sizes.stream,
+		MaxHeaderBytes: sizes.headerBytes, DisableGeneralOptionsHandler: true,
+		// A client that died says nothing, and would hold its streams for hours.
+		HTTP2:    &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second, WriteByteTimeout: time.Minute},
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
-	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("the node's API: %w", err)
+	address := l.Addr()
+	l = &strangers{Listener: l, limit: sizes.strangers}
+	var err error
+	if config != nil {
+		err = server.ServeTLS(l, "", "")
+	} else {
+		err = server.Serve(l)
+	}
+	if !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", address, err)
 	}
 	return nil
 }

@@ -1,10 +1,18 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"slices"
+
+	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 )
+
+// Stats is who knows what the node and its pods use.
+type Stats interface {
+	Summary(ctx context.Context, onlyCPUAndMemory bool) (*statsapi.Summary, error)
+}
 
 // summary is what the node and its pods use (behaviour rows 1.21-1, 1.21-2). Of
 // the form's fields, in the URL or the body, only_cpu_and_memory=true is known.

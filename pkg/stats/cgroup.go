@@ -2,79 +2,119 @@ package stats
 
 import (
 	"bytes"
-	"path/filepath"
 	"time"
 
 	info "github.com/google/cadvisor/info/v1"
+	"golang.org/x/sys/unix"
 )
 
 // hierarchies are where the kernel tells of cgroups.
 type hierarchies struct {
 	v2 bool
 	// dir is the folder of a cgroup in a controller's hierarchy, "" if there is
-	// none; of v2 any name gives the one there is.
+	// none; v2 has one hierarchy, of the name "".
 	dir func(controller, cgroup string) string
 }
 
-// files are the paths of one cgroup's files.
+// folder of the cgroup in the controller's hierarchy, "" if there is none.
+func (h hierarchies) folder(controller, cgroup string) string {
+	if h.v2 {
+		controller = ""
+	}
+	return h.dir(controller, cgroup)
+}
+
+// files are those of one cgroup. Its folders are opened once, to be closed in the
+// end: a file is then found in half the time.
 type files struct {
 	hierarchies
 	cgroup string
+	open   []folder
 }
 
-func (f files) path(controller, name string) string {
+type folder struct {
+	controller string
+	fd         int // none if it isn't there
+}
+
+// in is the folder of the cgroup in the controller's hierarchy.
+func (f *files) in(r *reader, controller string) int {
 	if f.v2 {
-		return f.dir("", f.cgroup) + "/" + name
+		controller = ""
 	}
-	dir := f.dir(controller, f.cgroup)
-	if dir == "" {
-		return "/nonexistent" // as if the kernel had no such file
+	for _, o := range f.open {
+		if o.controller == controller {
+			return o.fd
+		}
 	}
-	return dir + "/" + name
+	o := folder{controller, none}
+	if dir := f.dir(controller, f.cgroup); dir != "" {
+		o.fd = r.folder(dir)
+	}
+	f.open = append(f.open, o)
+	return o.fd
+}
+
+func (f *files) close() {
+	for _, o := range f.open {
+		if o.fd != none {
+			_ = unix.Close(o.fd) // opened to find files in it: nothing to lose
+		}
+	}
+	f.open = f.open[:0]
 }
 
 // usage reads what everybody asks for: CPU, memory, swap, processes, and the
 // pressure where the kernel counts it by cgroup (v2). It says whether there is
 // such a cgroup.
-func (f files) usage(r *reader, spec *info.ContainerSpec, s *info.ContainerStats) bool {
+func (f *files) usage(r *reader, s *info.ContainerStats) bool {
 	s.Timestamp = time.Now()
 	if f.v2 {
 		if !f.cpu2(r, s) {
 			return false
 		}
-		s.Memory.Usage = r.number(f.path("memory", "memory.current"))
-		s.Memory.Swap = r.number(f.path("memory", "memory.swap.current"))
-		spec.Memory.Limit = r.number(f.path("memory", "memory.max"))
-		spec.Memory.SwapLimit = r.number(f.path("memory", "memory.swap.max"))
-		s.Cpu.PSI = r.pressure(f.path("cpu", "cpu.pressure"))
-		s.Memory.PSI = r.pressure(f.path("memory", "memory.pressure"))
-		s.DiskIo.PSI = r.pressure(f.path("io", "io.pressure"))
+		s.Memory.Usage = r.number(f.in(r, "memory"), "memory.current")
+		s.Memory.Swap = r.number(f.in(r, "memory"), "memory.swap.current")
+		s.Cpu.PSI = r.pressure(f.in(r, "cpu"), "cpu.pressure")
+		s.Memory.PSI = r.pressure(f.in(r, "memory"), "memory.pressure")
+		s.DiskIo.PSI = r.pressure(f.in(r, "io"), "io.pressure")
 	} else {
-		total, ok := r.given(f.path("cpuacct", "cpuacct.usage"))
+		total, ok := r.given(f.in(r, "cpuacct"), "cpuacct.usage")
 		if !ok {
 			return false
 		}
 		s.Cpu.Usage.Total = total
-		s.Memory.Usage = r.number(f.path("memory", "memory.usage_in_bytes"))
-		spec.Memory.Limit = r.number(f.path("memory", "memory.limit_in_bytes"))
-		spec.Memory.SwapLimit = r.number(f.path("memory", "memory.memsw.limit_in_bytes"))
+		s.Memory.Usage = r.number(f.in(r, "memory"), "memory.usage_in_bytes")
 	}
 	f.memory(r, &s.Memory)
-	spec.HasCpu, spec.HasMemory, spec.HasDiskIo = true, true, true
 	return true
 }
 
+// limits reads what the cgroup is held to: its memory, with Full all else.
+func (f *files) limits(r *reader, spec *info.ContainerSpec, d Depth) {
+	memory := f.in(r, "memory")
+	if f.v2 {
+		spec.Memory.Limit, spec.Memory.SwapLimit = r.number(memory, "memory.max"), r.number(memory, "memory.swap.max")
+	} else {
+		spec.Memory.Limit, spec.Memory.SwapLimit = r.number(memory, "memory.limit_in_bytes"), r.number(memory, "memory.memsw.limit_in_bytes")
+	}
+	spec.HasCpu, spec.HasMemory, spec.HasDiskIo = true, true, true
+	if d == Full {
+		f.allLimits(r, spec)
+	}
+}
+
 // processes that are in this cgroup itself, and the first of them.
-func (f files) processes(r *reader) (count uint64, first string) {
-	list := r.bytes(f.path("cpu", "cgroup.procs"))
+func (f *files) processes(r *reader) (count uint64, first string) {
+	list := r.bytes(f.in(r, "cpu"), "cgroup.procs")
 	line, _, _ := bytes.Cut(list, []byte("\n"))
 	return uint64(bytes.Count(list, []byte("\n"))), string(line)
 }
 
 // memory reads memory.stat, whose names differ: v1 has a cgroup's own figures,
 // and those with all below it as total_.
-func (f files) memory(r *reader, m *info.MemoryStats) {
-	r.pairs(f.path("memory", "memory.stat"), func(key []byte, n uint64) {
+func (f *files) memory(r *reader, m *info.MemoryStats) {
+	r.pairs(f.in(r, "memory"), "memory.stat", func(key []byte, n uint64) {
 		switch string(key) {
 		case "file", "total_cache":
 			m.Cache = n
@@ -115,9 +155,9 @@ func (f files) memory(r *reader, m *info.MemoryStats) {
 }
 
 // cpu2 reads cpu.stat of v2, which has time and throttling in one.
-func (f files) cpu2(r *reader, s *info.ContainerStats) (ok bool) {
+func (f *files) cpu2(r *reader, s *info.ContainerStats) (ok bool) {
 	const us = uint64(time.Microsecond)
-	r.pairs(f.path("cpu", "cpu.stat"), func(key []byte, n uint64) {
+	r.pairs(f.in(r, "cpu"), "cpu.stat", func(key []byte, n uint64) {
 		ok = true
 		switch string(key) {
 		case "usage_usec":
@@ -147,16 +187,4 @@ func less(a, b uint64) uint64 {
 		return 0
 	}
 	return a - b
-}
-
-// began is about when the cgroup was made, which the kernel doesn't tell: its
-// folders are as old as when somebody first looked.
-func (f files) began(stat func(path string) (time.Time, error)) (oldest time.Time) {
-	for _, controller := range []string{"cpu", "memory"} {
-		path := filepath.Clean(f.path(controller, ""))
-		if at, err := stat(path); err == nil && (oldest.IsZero() || at.Before(oldest)) {
-			oldest = at
-		}
-	}
-	return oldest
 }

@@ -8,30 +8,45 @@ import (
 	info "github.com/google/cadvisor/info/v1"
 )
 
+// allLimits reads what beyond memory a cgroup is held to.
+func (f *files) allLimits(r *reader, spec *info.ContainerSpec) {
+	cpu, memory := f.in(r, "cpu"), f.in(r, "memory")
+	spec.Processes.Limit, spec.HasProcesses = r.number(f.in(r, "pids"), "pids.max"), true
+	if !f.v2 {
+		spec.Memory.Reservation = r.number(memory, "memory.soft_limit_in_bytes")
+		spec.Cpu.Limit, spec.Cpu.Period = r.number(cpu, "cpu.shares"), r.number(cpu, "cpu.cfs_period_us")
+		spec.Cpu.Quota, _ = parse(bytes.TrimSpace(r.bytes(cpu, "cpu.cfs_quota_us"))) // -1 is none
+		return
+	}
+	spec.Memory.Reservation = r.number(memory, "memory.min")
+	if weight := r.number(cpu, "cpu.weight"); weight > 0 {
+		spec.Cpu.Limit = 2 + (weight-1)*262142/9999 // as the shares of v1
+	}
+	quota, period, _ := bytes.Cut(bytes.TrimSpace(r.bytes(cpu, "cpu.max")), []byte(" "))
+	spec.Cpu.Period, _ = parse(period)
+	if n, ok := parse(quota); ok && string(quota) != "max" {
+		spec.Cpu.Quota = n
+	}
+}
+
 // rest reads what only /metrics/cadvisor tells.
-func (f files) rest(r *reader, spec *info.ContainerSpec, s *info.ContainerStats) {
+func (f *files) rest(r *reader, s *info.ContainerStats) {
 	if f.v2 {
-		f.rest2(r, spec, s)
+		f.rest2(r, s)
 	} else {
-		f.rest1(r, spec, s)
+		f.rest1(r, s)
 	}
 	io := &s.DiskIo
 	for _, disks := range [][]info.PerDiskStats{io.IoServiceBytes, io.IoServiced, io.IoCostUsage, io.IoCostWait, io.IoCostIndebt, io.IoCostIndelay} {
 		r.name(disks)
 	}
 	f.held(r, &s.Processes)
-	s.Processes.ThreadsCurrent = r.number(f.path("pids", "pids.current"))
-	spec.Processes.Limit = r.number(f.path("pids", "pids.max"))
-	if spec.Processes.Limit < unlimited {
-		s.Processes.ThreadsMax = spec.Processes.Limit // without one it is 0
-	}
-	spec.HasProcesses = true
+	s.Processes.ThreadsCurrent = r.number(f.in(r, "pids"), "pids.current")
 }
 
-func (f files) rest2(r *reader, spec *info.ContainerSpec, s *info.ContainerStats) {
-	s.Memory.MaxUsage = r.number(f.path("memory", "memory.peak"))
-	spec.Memory.Reservation = r.number(f.path("memory", "memory.min"))
-	r.pairs(f.path("memory", "memory.events"), func(key []byte, n uint64) {
+func (f *files) rest2(r *reader, s *info.ContainerStats) {
+	s.Memory.MaxUsage = r.number(f.in(r, "memory"), "memory.peak")
+	r.pairs(f.in(r, "memory"), "memory.events", func(key []byte, n uint64) {
 		switch string(key) {
 		case "max":
 			s.Memory.Failcnt = n
@@ -39,22 +54,14 @@ func (f files) rest2(r *reader, spec *info.ContainerSpec, s *info.ContainerStats
 			s.OOMEvents = n
 		}
 	})
-	if weight := r.number(f.path("cpu", "cpu.weight")); weight > 0 {
-		spec.Cpu.Limit = 2 + (weight-1)*262142/9999 // as the shares of v1
-	}
-	quota, period, _ := bytes.Cut(bytes.TrimSpace(r.bytes(f.path("cpu", "cpu.max"))), []byte(" "))
-	spec.Cpu.Period, _ = parse(period)
-	if n, ok := parse(quota); ok && string(quota) != "max" {
-		spec.Cpu.Quota = n
-	}
-	disks2(r.bytes(f.path("io", "io.stat")), &s.DiskIo)
+	disks2(r.bytes(f.in(r, "io"), "io.stat"), &s.DiskIo)
 }
 
 // ticks a second, in which v1 counts user and system time.
 const ticks = 100
 
-func (f files) rest1(r *reader, spec *info.ContainerSpec, s *info.ContainerStats) {
-	r.pairs(f.path("cpuacct", "cpuacct.stat"), func(key []byte, n uint64) {
+func (f *files) rest1(r *reader, s *info.ContainerStats) {
+	r.pairs(f.in(r, "cpuacct"), "cpuacct.stat", func(key []byte, n uint64) {
 		switch string(key) {
 		case "user":
 			s.Cpu.Usage.User = n * uint64(time.Second/ticks)
@@ -62,7 +69,7 @@ func (f files) rest1(r *reader, spec *info.ContainerSpec, s *info.ContainerStats
 			s.Cpu.Usage.System = n * uint64(time.Second/ticks)
 		}
 	})
-	r.pairs(f.path("cpu", "cpu.stat"), func(key []byte, n uint64) {
+	r.pairs(f.in(r, "cpu"), "cpu.stat", func(key []byte, n uint64) {
 		switch string(key) {
 		case "nr_periods":
 			s.Cpu.CFS.Periods = n
@@ -76,22 +83,16 @@ func (f files) rest1(r *reader, spec *info.ContainerSpec, s *info.ContainerStats
 			s.Cpu.CFS.BurstTime = n
 		}
 	})
-	s.Memory.MaxUsage = r.number(f.path("memory", "memory.max_usage_in_bytes"))
-	s.Memory.Failcnt = r.number(f.path("memory", "memory.failcnt"))
-	s.Memory.KernelUsage = r.number(f.path("memory", "memory.kmem.usage_in_bytes"))
-	spec.Memory.Reservation = r.number(f.path("memory", "memory.soft_limit_in_bytes"))
-	r.pairs(f.path("memory", "memory.oom_control"), func(key []byte, n uint64) {
+	s.Memory.MaxUsage = r.number(f.in(r, "memory"), "memory.max_usage_in_bytes")
+	s.Memory.Failcnt = r.number(f.in(r, "memory"), "memory.failcnt")
+	s.Memory.KernelUsage = r.number(f.in(r, "memory"), "memory.kmem.usage_in_bytes")
+	r.pairs(f.in(r, "memory"), "memory.oom_control", func(key []byte, n uint64) {
 		if string(key) == "oom_kill" {
 			s.OOMEvents = n
 		}
 	})
-	spec.Cpu.Limit = r.number(f.path("cpu", "cpu.shares"))
-	spec.Cpu.Period = r.number(f.path("cpu", "cpu.cfs_period_us"))
-	if quota, ok := parse(bytes.TrimSpace(r.bytes(f.path("cpu", "cpu.cfs_quota_us")))); ok { // -1 is none
-		spec.Cpu.Quota = quota
-	}
-	s.DiskIo.IoServiceBytes = disks1(r.bytes(f.path("blkio", "blkio.throttle.io_service_bytes_recursive")))
-	s.DiskIo.IoServiced = disks1(r.bytes(f.path("blkio", "blkio.throttle.io_serviced_recursive")))
+	s.DiskIo.IoServiceBytes = disks1(r.bytes(f.in(r, "blkio"), "blkio.throttle.io_service_bytes_recursive"))
+	s.DiskIo.IoServiced = disks1(r.bytes(f.in(r, "blkio"), "blkio.throttle.io_serviced_recursive"))
 }
 
 // disks1 reads lines such as "8:0 Read 4096", one for each disk and operation.

@@ -7,14 +7,14 @@ import (
 
 // machine reads the root of the cgroups. What the kernel keeps only for cgroups
 // below it stands in /proc.
-func (s *Sampler) machine(r *reader, d Depth) reading {
-	got := s.one(r, Container{Kind: KindMachine, Cgroup: "/", Started: s.boot}, d)
+func (s *Sampler) machine(r *reader, u *unit, d Depth) reading {
+	got := s.one(r, u, Container{Kind: KindMachine, Cgroup: "/", Started: s.boot}, d)
 	if len(got.containers) == 0 {
 		return got
 	}
 	stats, spec := got.containers[0].Stats, got.containers[0].Spec
 	var total, swapTotal, swapFree uint64
-	for line := range bytes.Lines(r.bytes("/proc/meminfo")) {
+	for line := range bytes.Lines(r.bytes(cwd, "/proc/meminfo")) {
 		fields := bytes.Fields(line) // MemTotal: 8058932 kB
 		if len(fields) < 2 {
 			continue
@@ -35,10 +35,10 @@ func (s *Sampler) machine(r *reader, d Depth) reading {
 		stats.Memory.WorkingSet = less(stats.Memory.Usage, stats.Memory.TotalInactiveFile)
 		stats.Memory.Swap = less(swapTotal, swapFree)
 	}
-	stats.Cpu.PSI = r.pressure("/proc/pressure/cpu")
-	stats.Memory.PSI = r.pressure("/proc/pressure/memory")
-	stats.DiskIo.PSI = r.pressure("/proc/pressure/io")
-	stats.Network = interfaces(r.bytes("/proc/self/net/dev"))
+	stats.Cpu.PSI = r.pressure(cwd, "/proc/pressure/cpu")
+	stats.Memory.PSI = r.pressure(cwd, "/proc/pressure/memory")
+	stats.DiskIo.PSI = r.pressure(cwd, "/proc/pressure/io")
+	stats.Network = interfaces(r.bytes(cwd, "/proc/self/net/dev"))
 	spec.HasNetwork = len(stats.Network.Interfaces) > 0
 	if d == Full {
 		stats.Filesystem = mounted(r)
@@ -52,7 +52,7 @@ func (s *Sampler) machine(r *reader, d Depth) reading {
 func bootTime() time.Time {
 	var r reader
 	var at time.Time
-	r.pairs("/proc/stat", func(key []byte, n uint64) {
+	r.pairs(cwd, "/proc/stat", func(key []byte, n uint64) {
 		if string(key) == "btime" {
 			at = time.Unix(int64(n), 0)
 		}

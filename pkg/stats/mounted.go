@@ -19,7 +19,7 @@ func mounted(r *reader) []info.FsStats {
 	var all []info.FsStats
 	seen := map[string]bool{}
 	disks := diskStats(r)
-	for line := range bytes.Lines(bytes.Clone(r.bytes("/proc/self/mountinfo"))) {
+	for line := range bytes.Lines(bytes.Clone(r.bytes(cwd, "/proc/self/mountinfo"))) {
 		// 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw
 		left, right, ok := strings.Cut(string(line), " - ")
 		place, from := strings.Fields(left), strings.Fields(right)
@@ -51,7 +51,7 @@ func unescaped(path string) string {
 func diskStats(r *reader) map[string]info.FsStats {
 	const ms = uint64(time.Millisecond)
 	all := map[string]info.FsStats{}
-	for line := range bytes.Lines(r.bytes("/proc/diskstats")) {
+	for line := range bytes.Lines(r.bytes(cwd, "/proc/diskstats")) {
 		fields := bytes.Fields(line) // 8 0 sda 40 0 280 223 7 0 22 108 0 330 330
 		if len(fields) < 14 {
 			continue

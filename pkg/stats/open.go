@@ -11,8 +11,8 @@ import (
 // held counts the processes that are in this cgroup itself, the descriptors and
 // sockets that they hold, and how many the first of them, which the others come
 // from, may hold. Processes that end meanwhile are left out.
-func (f files) held(r *reader, p *info.ProcessStats) {
-	pids := bytes.Fields(bytes.Clone(r.bytes(f.path("cpu", "cgroup.procs"))))
+func (f *files) held(r *reader, p *info.ProcessStats) {
+	pids := bytes.Fields(bytes.Clone(r.bytes(f.in(r, "cpu"), "cgroup.procs")))
 	p.ProcessCount = uint64(len(pids))
 	for _, pid := range pids {
 		descriptors, sockets := r.descriptors("/proc/" + string(pid) + "/fd")
@@ -26,16 +26,14 @@ func (f files) held(r *reader, p *info.ProcessStats) {
 
 // descriptors of a process are links in a folder of the kernel's.
 func (r *reader) descriptors(folder string) (descriptors, sockets uint64) {
-	fd, err := retry(func() (int, error) {
-		return unix.Open(folder, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	})
+	fd, err := unix.Open(folder, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return 0, 0 // it has ended
 	}
 	defer func() { _ = unix.Close(fd) }() // opened to read: nothing to lose
 	var link [8]byte
 	for {
-		n, err := retry(func() (int, error) { return unix.ReadDirent(fd, r.buf) })
+		n, err := unix.ReadDirent(fd, r.buf)
 		if err != nil || n <= 0 {
 			return descriptors, sockets
 		}
@@ -52,11 +50,7 @@ func (r *reader) descriptors(folder string) (descriptors, sockets uint64) {
 // openLimit is the line "Max open files  1024  524288  files" of a process'
 // limits, as cAdvisor names it; unlimited is -1.
 func (r *reader) openLimit(path string) []info.UlimitSpec {
-	limits, err := r.read(path)
-	if err != nil {
-		return nil // it has ended
-	}
-	for line := range bytes.Lines(limits) {
+	for line := range bytes.Lines(r.bytes(cwd, path)) { // of one that has ended there is none
 		rest, ok := bytes.CutPrefix(line, []byte("Max open files"))
 		fields := bytes.Fields(rest)
 		if !ok || len(fields) < 2 {

@@ -2,9 +2,7 @@ package stats
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"strconv"
 
@@ -23,75 +21,108 @@ type reader struct {
 	names []string
 }
 
-// bytes are what the file holds, until the next call; nothing of one that isn't
-// there.
-func (r *reader) bytes(path string) []byte {
-	b, err := r.read(path)
-	switch {
-	case err == nil, r.err != nil:
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENODEV): // removed before, or while it was open
-	case errors.Is(err, unix.EOPNOTSUPP): // pressure that the kernel was told not to count
-	default:
-		r.err = err
+const (
+	// cwd is where absolute paths are found.
+	cwd = unix.AT_FDCWD
+	// none is the folder that is not there.
+	none = -1
+)
+
+// folder opens one to find files in it; none if it isn't there.
+func (r *reader) folder(path string) int {
+	for {
+		fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		switch {
+		case err == nil:
+			return fd
+		case err == unix.EINTR:
+			continue
+		}
+		r.failed("open", path, err)
+		return none
 	}
-	return b
 }
 
-func (r *reader) read(path string) ([]byte, error) {
-	fd, err := retry(func() (int, error) { return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0) })
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+// bytes are what the file in the folder holds, until the next call; nothing of
+// one that isn't there.
+func (r *reader) bytes(folder int, name string) []byte {
+	if folder == none {
+		return nil
 	}
-	defer func() { _ = unix.Close(fd) }() // opened to read: nothing to lose
+	fd, err := unix.Openat(folder, name, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	for err == unix.EINTR {
+		fd, err = unix.Openat(folder, name, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	}
+	if err != nil {
+		r.failed("open", name, err)
+		return nil
+	}
 	if r.buf == nil {
 		r.buf = make([]byte, 8<<10)
 	}
-	for n := 0; ; {
-		more, err := retry(func() (int, error) { return unix.Read(fd, r.buf[n:]) })
-		if err != nil {
-			return nil, &os.PathError{Op: "read", Path: path, Err: err}
+	n, err := r.fill(fd)
+	_ = unix.Close(fd) // opened to read: nothing to lose
+	if err != nil {
+		r.failed("read", name, err)
+		return nil
+	}
+	return r.buf[:n]
+}
+
+// fill reads the file to its end. The kernel gives a page at a time, if there is
+// one.
+func (r *reader) fill(fd int) (n int, err error) {
+	for {
+		more, err := unix.Read(fd, r.buf[n:])
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return 0, err
 		}
 		n += more
-		switch {
-		case more == 0, n < 4096 && n < len(r.buf): // the kernel gives a page, if there is one
-			return r.buf[:n], nil
-		case n == len(r.buf):
+		if more == 0 || n < 4096 {
+			return n, nil
+		}
+		if n == len(r.buf) {
 			r.buf = append(r.buf, make([]byte, len(r.buf))...)
 		}
 	}
 }
 
-func retry(f func() (int, error)) (int, error) {
-	for {
-		n, err := f()
-		if !errors.Is(err, unix.EINTR) {
-			return n, err
-		}
+func (r *reader) failed(what, name string, err error) {
+	switch {
+	case r.err != nil:
+	case err == unix.ENOENT, err == unix.ENODEV: // removed before, or while it was open
+	case err == unix.ESRCH: // a process that has ended
+	case err == unix.EOPNOTSUPP: // pressure that the kernel was told not to count
+	default:
+		r.err = &os.PathError{Op: what, Path: name, Err: err}
 	}
 }
 
 // number is the one that the file holds; "max" is none at all: the greatest.
-func (r *reader) number(path string) uint64 {
-	n, _ := r.given(path)
+func (r *reader) number(folder int, name string) uint64 {
+	n, _ := r.given(folder, name)
 	return n
 }
 
 // given is the file's number, if there is such a file.
-func (r *reader) given(path string) (uint64, bool) {
-	b := bytes.TrimSpace(r.bytes(path))
+func (r *reader) given(folder int, name string) (uint64, bool) {
+	b := bytes.TrimSpace(r.bytes(folder, name))
 	if len(b) == 0 {
 		return 0, false
 	}
 	n, ok := parse(b)
 	if !ok && r.err == nil {
-		r.err = fmt.Errorf("read %s: %.40q is no number", path, b)
+		r.err = fmt.Errorf("read %s: %.40q is no number", name, b)
 	}
 	return n, ok
 }
 
 // pairs calls f with each "key number" line of the file.
-func (r *reader) pairs(path string, f func(key []byte, value uint64)) {
-	for line := range bytes.Lines(r.bytes(path)) {
+func (r *reader) pairs(folder int, name string, f func(key []byte, value uint64)) {
+	for line := range bytes.Lines(r.bytes(folder, name)) {
 		if key, text, ok := bytes.Cut(bytes.TrimSuffix(line, []byte("\n")), []byte(" ")); ok {
 			if n, ok := parse(text); ok {
 				f(key, n)
@@ -101,8 +132,8 @@ func (r *reader) pairs(path string, f func(key []byte, value uint64)) {
 }
 
 // pressure of a file such as cpu.pressure: "some avg10=0.00 ... total=0".
-func (r *reader) pressure(path string) (p info.PSIStats) {
-	for line := range bytes.Lines(r.bytes(path)) {
+func (r *reader) pressure(folder int, name string) (p info.PSIStats) {
+	for line := range bytes.Lines(r.bytes(folder, name)) {
 		fields := bytes.Fields(line)
 		into := &p.Some
 		if len(fields) > 0 && string(fields[0]) == "full" {

@@ -47,6 +47,9 @@ const (
 	// window is the least time that a rate is taken over, once there is as much:
 	// several scrapers must not make each other's rates jump.
 	window = 5 * time.Second
+	// limitsAge is how old what a cgroup is held to may be: half of the files are
+	// about that, and it hardly ever changes.
+	limitsAge = 15 * time.Second
 	// remembered is how long a sample counts as the one before.
 	remembered = 10 * time.Minute
 )
@@ -96,14 +99,15 @@ type round struct {
 type unit struct {
 	key  string
 	read func(*reader, *unit, Depth) reading
-	// busy says that somebody is reading it; only the reader touches names and
-	// began meanwhile.
+	// busy says that somebody is reading it; only the reader touches names,
+	// bounds and began meanwhile.
 	busy bool
 	last map[string]rate // by cgroup
 	good []Container     // as last read
 	// names of the cgroups of containers by their IDs.
-	names map[string]string
-	began time.Time
+	names  map[string]string
+	bounds map[string]bounds // by cgroup
+	began  time.Time
 }
 
 // rate of CPU use since base, or, as long as there is none, since last, the
@@ -199,7 +203,7 @@ func (s *Sampler) begin() (units, todo []*unit) {
 	for _, w := range wanted {
 		u := s.units[w.key]
 		if u == nil {
-			u = &unit{key: w.key, last: map[string]rate{}, names: map[string]string{}}
+			u = &unit{key: w.key, last: map[string]rate{}, names: map[string]string{}, bounds: map[string]bounds{}}
 		}
 		known[u.key] = u
 		units = append(units, u)

@@ -2,6 +2,9 @@ package stats
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -133,7 +136,7 @@ func equal(t *testing.T, what string, got *uint64, want uint64) {
 }
 
 // write a file, and say what it takes of the disk.
-func write(t *testing.T, path string, size int) uint64 {
+func write(t testing.TB, path string, size int) uint64 {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)
@@ -146,4 +149,24 @@ func write(t *testing.T, path string, size int) uint64 {
 		t.Fatal(err)
 	}
 	return uint64(st.Blocks) * 512
+}
+
+// BenchmarkSummary is one answer about 100 pods, as it is sent.
+func BenchmarkSummary(b *testing.B) {
+	n := newNode(b)
+	w := &world{usage: map[string]cri.Usage{}, volumes: func(*v1.Volume) (volumes.Usage, error) { return volumes.Usage{At: time.Now()}, nil }}
+	root := b.TempDir()
+	for i := range 100 {
+		p := n.add(b, fmt.Sprint("p", i), "sleep", "1000")
+		w.usage[p.View.Containers[0].ID] = cri.Usage{Layer: cri.FileSystem{At: time.Now(), Mountpoint: root}}
+		write(b, filepath.Join(root, "logs", "default_"+p.Spec.Name+"_"+string(p.Spec.UID), "main", "0.log"), 100)
+	}
+	s := newStats(b, n, w, root)
+	for b.Loop() {
+		s.newest = [Full + 1]round{} // as if a second had passed
+		got := summary(b, s, false)
+		if err := json.NewEncoder(io.Discard).Encode(got); err != nil || len(got.Pods) != 100 {
+			b.Fatal(len(got.Pods), err)
+		}
+	}
 }

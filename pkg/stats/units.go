@@ -1,6 +1,7 @@
 package stats
 
 import (
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -14,7 +15,7 @@ import (
 
 // wanted are the units that are to be read now.
 func (s *Sampler) wanted() []unit {
-	units := []unit{{key: "/", read: func(r *reader, u *unit, d Depth) reading { return s.machine(r, d) }}}
+	units := []unit{{key: "/", read: func(r *reader, u *unit, d Depth) reading { return s.machine(r, u, d) }}}
 	for _, tier := range s.places.Tiers() {
 		units = append(units, s.single(KindTier, System{Cgroup: tier}))
 	}
@@ -22,7 +23,7 @@ func (s *Sampler) wanted() []unit {
 		units = append(units, s.single(KindSystem, system))
 	}
 	for _, p := range s.pods.Pods() {
-		if parent := s.places.Parent(p.Spec); parent != "" && len(running(p)) > 0 {
+		if parent := s.places.Parent(p.Spec); parent != "" && (len(running(p)) > 0 || networked(p)) {
 			units = append(units, unit{key: parent, read: func(r *reader, u *unit, d Depth) reading {
 				return s.pod(r, u, p, parent, d)
 			}})
@@ -42,6 +43,17 @@ func running(p pod.Pod) []pod.Container {
 	return out
 }
 
+func ids(containers []pod.Container) (out []string) {
+	for _, c := range containers {
+		out = append(out, c.ID)
+	}
+	return out
+}
+
+// networked says whether the pod's sandbox is up, whose network counts on while
+// containers restart.
+func networked(p pod.Pod) bool { return len(p.View.Sandboxes) > 0 && p.View.Sandboxes[0].Ready }
+
 // single is a cgroup that stands for itself.
 func (s *Sampler) single(kind Kind, system System) unit {
 	return unit{key: system.Name + system.Cgroup, read: func(r *reader, u *unit, d Depth) reading {
@@ -49,46 +61,62 @@ func (s *Sampler) single(kind Kind, system System) unit {
 		if c.Started.IsZero() {
 			c.Started = s.began(u, system.Cgroup)
 		}
-		return s.one(r, c, d)
+		return s.one(r, u, c, d)
 	}}
 }
 
-// began is when a cgroup was made, as far as it can be told.
+// began is when a cgroup was made, as far as it can be told: a folder of it is as
+// old as when somebody first looked.
 func (s *Sampler) began(u *unit, cgroup string) time.Time {
 	if u.began.IsZero() {
-		u.began = files{s.files, cgroup}.began(func(path string) (time.Time, error) {
-			info, err := os.Stat(path)
-			if err != nil {
-				return time.Time{}, err
+		u.began = time.Now()
+		for _, controller := range []string{"", "cpu", "memory"} {
+			if info, err := os.Stat(s.files.dir(controller, cgroup)); err == nil && info.ModTime().Before(u.began) {
+				u.began = info.ModTime()
 			}
-			return info.ModTime(), nil
-		})
-		if u.began.Before(s.boot) {
-			u.began = s.boot
 		}
 	}
 	return u.began
 }
 
+// bounds are what a cgroup was held to when that was read.
+type bounds struct {
+	at    time.Time
+	depth Depth
+	spec  info.ContainerSpec
+}
+
 // one reads the figures of one cgroup.
-func (s *Sampler) one(r *reader, c Container, d Depth) reading {
+func (s *Sampler) one(r *reader, u *unit, c Container, d Depth) reading {
 	r.err = nil
-	f := files{s.files, c.Cgroup}
-	c.Spec, c.Stats = &info.ContainerSpec{CreationTime: c.Started, Image: c.Image}, &info.ContainerStats{}
-	there := f.usage(r, c.Spec, c.Stats)
-	if there && c.Kind == KindContainer && d == Usage {
-		c.Stats.Processes.ProcessCount, _ = f.processes(r)
-		c.Spec.HasProcesses = true
-	}
-	if there && d == Full {
-		f.rest(r, c.Spec, c.Stats)
-	}
-	switch {
-	case r.err != nil:
-		return reading{failed: []string{c.Cgroup}}
-	case !there:
+	f := files{hierarchies: s.files, cgroup: c.Cgroup}
+	defer f.close()
+	c.Stats = &info.ContainerStats{}
+	if !f.usage(r, c.Stats) && r.err == nil {
 		return reading{}
 	}
+	limits := u.bounds[c.Cgroup]
+	if limits.depth < d || time.Since(limits.at) > limitsAge {
+		limits = bounds{at: c.Stats.Timestamp, depth: d}
+		f.limits(r, &limits.spec, d)
+	}
+	spec := limits.spec // each sample has its own: more is said of it later
+	spec.CreationTime, spec.Image = c.Started, c.Image
+	c.Spec = &spec
+	switch {
+	case d == Full:
+		f.rest(r, c.Stats)
+		if spec.Processes.Limit < unlimited {
+			c.Stats.Processes.ThreadsMax = spec.Processes.Limit // without one it is 0
+		}
+	case c.Kind == KindContainer:
+		c.Stats.Processes.ProcessCount, _ = f.processes(r)
+		spec.HasProcesses = true
+	}
+	if r.err != nil {
+		return reading{failed: []string{c.Cgroup}}
+	}
+	u.bounds[c.Cgroup] = limits
 	return reading{containers: []Container{c}}
 }
 
@@ -100,7 +128,7 @@ func (s *Sampler) pod(r *reader, u *unit, p pod.Pod, parent string, d Depth) rea
 		sandbox = p.View.Sandboxes[0]
 		owner.Started = sandbox.CreatedAt
 	}
-	all := s.one(r, owner, d)
+	all := s.one(r, u, owner, d)
 	add := func(more reading) {
 		all.containers = append(all.containers, more.containers...)
 		all.failed = append(all.failed, more.failed...)
@@ -112,12 +140,16 @@ func (s *Sampler) pod(r *reader, u *unit, p pod.Pod, parent string, d Depth) rea
 		return c, name != ""
 	}
 	if len(all.containers) > 0 && !sandbox.HostNetwork {
-		if c, ok := inside(KindSandbox, sandbox.ID); ok {
-			s.network(r, &all.containers[0], c.Cgroup)
+		// The sandbox's process is the one that nobody else has a say in; some
+		// runtimes do without.
+		for _, id := range append([]string{sandbox.ID}, ids(running(p))...) {
+			if c, ok := inside(KindSandbox, id); ok && s.network(r, &all.containers[0], c.Cgroup) {
+				break
+			}
 		}
 	}
 	if c, ok := inside(KindSandbox, sandbox.ID); ok && d == Full {
-		box := s.one(r, c, d)
+		box := s.one(r, u, c, d)
 		if len(box.containers) > 0 { // also of one that has the node's network
 			s.network(r, &box.containers[0], c.Cgroup)
 		}
@@ -127,9 +159,12 @@ func (s *Sampler) pod(r *reader, u *unit, p pod.Pod, parent string, d Depth) rea
 		c, ok := inside(KindContainer, instance.ID)
 		c.Name, c.Image, c.Attempt, c.Started = instance.Name, instance.Image, instance.Attempt, instance.CreatedAt
 		if ok {
-			add(s.one(r, c, d))
+			add(s.one(r, u, c, d))
 		}
 	}
+	maps.DeleteFunc(u.bounds, func(cgroup string, _ bounds) bool {
+		return !slices.ContainsFunc(all.containers, func(c Container) bool { return c.Cgroup == cgroup })
+	})
 	return all
 }
 
@@ -143,7 +178,10 @@ func (u *unit) name(h hierarchies, parent, id string) string {
 	if name, ok := u.names[id]; ok {
 		return name
 	}
-	entries, err := os.ReadDir(path.Clean(files{h, parent}.path("memory", "")))
+	if len(u.names) > 100 { // of containers that are gone by now, mostly
+		clear(u.names)
+	}
+	entries, err := os.ReadDir(h.folder("memory", parent))
 	if err != nil {
 		return "" // looked for again by the next round
 	}

@@ -15,6 +15,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/nodeagent/nodeagent/pkg/metrics"
+	"github.com/nodeagent/nodeagent/pkg/metrics/metricstest"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 )
 
@@ -22,8 +24,9 @@ import (
 type bed struct {
 	*testing.T
 	*api
-	w   *Writer
-	log lines
+	w      *Writer
+	log    lines
+	series *metrics.Series
 }
 
 // lines are what was logged.
@@ -48,8 +51,8 @@ func (l *lines) count() int {
 // inBed runs a test with a writer in virtual time.
 func inBed(t *testing.T, test func(b *bed)) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bed{T: t, api: newAPI()}
-		b.w = New(Options{Client: b.client(t, 50, 100), Node: func() pod.Node { return node }, Log: slog.New(slog.NewTextHandler(&b.log, nil))})
+		b := &bed{T: t, api: newAPI(), series: metrics.New(metrics.Build{})}
+		b.w = New(Options{Metrics: b.series.Writes, Client: b.client(t, 50, 100), Node: func() pod.Node { return node }, Log: slog.New(slog.NewTextHandler(&b.log, nil))})
 		b.watcher = b.w
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
@@ -138,6 +141,26 @@ func TestWritesPerStart(t *testing.T) {
 				b.wantCalls("patch", fmt.Sprintf("p%d", i), 2)
 			}
 		})
+	})
+}
+
+// TestWritesAreCounted: with how they went, and how long the apiserver's copy was
+// untrue.
+func TestWritesAreCounted(t *testing.T) {
+	inBed(t, func(b *bed) {
+		b.bind("a", quick).live("")
+		b.settle()
+		b.wantCalls("patch", "a", 2)
+		got := metricstest.Of(b.series.Handler())
+		if n := got[`nodeagent_pod_writes_total{result="ok",verb="patch"}`]; n != 2 {
+			b.Errorf("%v writes are counted", n)
+		}
+		if n := got["kubelet_pod_status_sync_duration_seconds_count"]; n < 1 || n > 2 {
+			b.Errorf("its copy became true %v times", n)
+		}
+		if took := got["kubelet_pod_status_sync_duration_seconds_sum"]; took <= 0 || took > 1 {
+			b.Errorf("its copy was untrue for %v s", took)
+		}
 	})
 }
 

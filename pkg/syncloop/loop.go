@@ -221,6 +221,13 @@ func (l *Loop) RenewPod(uid types.UID) {
 	}
 }
 
+// Published tells that the apiserver has taken that the pod is ready.
+func (l *Loop) Published(uid types.UID, sent, taken time.Time) {
+	if a := l.actor(uid); a != nil {
+		a.mail.put(pod.Published{Sent: sent, At: taken})
+	}
+}
+
 // Node is the newest view of the node.
 func (l *Loop) Node() pod.Node { return *l.node.Load() }
 
@@ -415,8 +422,10 @@ func (l *Loop) start(ctx context.Context, w pod.Wanted) *actor {
 // drop forgets an actor that is done; the pod may be wanted again by now.
 func (l *Loop) drop(ctx context.Context, uid types.UID) {
 	l.mu.Lock()
+	gone := l.actors[uid]
 	delete(l.actors, uid)
 	l.mu.Unlock()
+	gone.news.tell()
 	if l.World != nil {
 		l.World.Forget(uid)
 	}

@@ -74,8 +74,6 @@ func (w *stopwatch) begun(p *pod.Pod, act pod.Action, now time.Time) {
 	}
 	w.work = now
 	switch {
-	case p.Stop != nil:
-		w.operation = "kill"
 	case !w.worked:
 		w.operation = "create"
 	case w.wished:
@@ -94,10 +92,14 @@ func (w *stopwatch) planned(p *pod.Pod) {
 		return
 	}
 	w.wished = false
-	if !w.work.IsZero() {
-		w.Worked(w.operation, time.Since(w.work))
-		w.work, w.worked = time.Time{}, true
+	if w.work.IsZero() {
+		return
 	}
+	if p.Stop != nil {
+		w.operation = "kill"
+	}
+	w.Worked(w.operation, time.Since(w.work))
+	w.work, w.worked = time.Time{}, true
 }
 
 func (w *stopwatch) judged(before *pod.Pod, e pod.Judged) {

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodeagent/nodeagent/pkg/cri"
+	"github.com/nodeagent/nodeagent/pkg/metrics"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 )
 
@@ -29,6 +30,7 @@ type agent struct {
 	busy   map[string]int
 	known  map[types.UID]pod.Record // when it was started
 	began  time.Time
+	series *metrics.Series
 }
 
 func (a *agent) isDead() bool {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nodeagent/nodeagent/pkg/ledger"
+	"github.com/nodeagent/nodeagent/pkg/metrics"
 	"github.com/nodeagent/nodeagent/pkg/objects"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 	"github.com/nodeagent/nodeagent/pkg/source"
@@ -22,7 +23,7 @@ func (w *world) startAgent() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.agents++
-	a := &agent{world: w, number: w.agents, dead: make(chan struct{}), ended: make(chan struct{}), busy: map[string]int{}}
+	a := &agent{world: w, number: w.agents, dead: make(chan struct{}), ended: make(chan struct{}), busy: map[string]int{}, series: metrics.New(metrics.Build{})}
 	known := w.disk.known()
 	a.known, a.began = maps.Clone(known), time.Now()
 	w.checks.begin(known)
@@ -35,6 +36,7 @@ func (w *world) startAgent() {
 		}, Slots: slotCount, Timeout: callLimit,
 		Node:      pod.Node{Name: "n1", HostIPs: []string{"192.168.0.1"}},
 		Connected: func(context.Context) error { return nil },
+		Metrics:   a.series.Pods, Attempts: a.series.Probes,
 	})
 	w.agent = a
 	w.say("agent %d starts with %d records", a.number, len(known))
@@ -244,6 +246,7 @@ func (w *world) run() {
 	})
 	if len(w.wrong) == 0 {
 		w.settle()
+		w.locked(w.checkSeries)
 	}
 	w.stopAgent(false)
 }

@@ -12,7 +12,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodeagent/nodeagent/pkg/cri"
+	"github.com/nodeagent/nodeagent/pkg/env"
 	"github.com/nodeagent/nodeagent/pkg/ledger"
+	"github.com/nodeagent/nodeagent/pkg/metrics"
 	"github.com/nodeagent/nodeagent/pkg/objects"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 	"github.com/nodeagent/nodeagent/pkg/source"
@@ -22,6 +24,7 @@ import (
 type bench struct {
 	*world
 	updates chan source.Update
+	series  *metrics.Series
 }
 
 // newBench starts an agent that expects a source "file". What the machine has
@@ -32,15 +35,17 @@ func newBench(t *testing.T, known map[types.UID]pod.Record, before func(w *world
 
 // newBenchOf expects other sources.
 func newBenchOf(t *testing.T, sources []string, offline Offline, known map[types.UID]pod.Record, before func(w *world)) *bench {
-	b := &bench{world: newWorld(1), updates: make(chan source.Update)}
+	b := &bench{world: newWorld(1), updates: make(chan source.Update), series: metrics.New(metrics.Build{})}
 	b.quiet = true
 	before(b.world)
 	a := &agent{world: b.world, number: 1, dead: make(chan struct{}), busy: map[string]int{}}
+	store := &objects.Store{}
 	a.loop = New(Config{
-		Runtime: a, Volumes: a, Cgroups: groups{a}, Records: records{a}, States: states{a}, Probes: probes{a}, Hooks: hooks{a}, Objects: &objects.Store{}, Log: slog.New(slog.DiscardHandler),
+		Runtime: a, Volumes: a, Cgroups: groups{a}, Records: records{a}, States: states{a}, Probes: probes{a}, Hooks: hooks{a}, Objects: store, Env: env.Resolver{Objects: store}, Log: slog.New(slog.DiscardHandler),
 		Sources: sources, Offline: offline, Known: known, Ledger: ledger.Ledger{Allocatable: capacity}, Slots: slotCount, Timeout: callLimit,
-		Connected: func(context.Context) error { return nil },
+		Connected: func(context.Context) error { return nil }, Metrics: b.series.Pods, Attempts: b.series.Probes,
 	})
+	b.series.Pods.Count(a.loop.Counts)
 	b.agent = a
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)

@@ -1,0 +1,53 @@
+package server
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// roots are the first parts of the node API's paths, by which requests are
+// counted; of metrics the second too.
+var roots = []string{"attach", "checkpoint", "configz", "containerLogs", "debug", "exec", "flagz", "healthz", "logs", "metrics",
+	"metrics/cadvisor", "metrics/probes", "metrics/resource", "metrics/slis", "pods", "portForward", "run", "runningpods", "stats", "statusz", "ui"}
+
+// rootOf is what a path is counted as: never something that a caller made up.
+func rootOf(path string) string {
+	parts := strings.SplitN(strings.TrimPrefix(path, "/"), "/", 3)
+	root := parts[0]
+	if root == "metrics" && len(parts) > 1 {
+		root += "/" + parts[1]
+	}
+	if slices.Contains(roots, root) {
+		return root
+	}
+	return "other"
+}
+
+// count counts and times every request, those that are refused too. readOnly is
+// of the port that asks nobody who they are.
+func (s *Server) count(readOnly bool, h http.Handler) http.Handler {
+	if s.options.Metrics == nil {
+		return h
+	}
+	to := s.options.Metrics.Requests
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		root := rootOf(r.URL.Path)
+		defer to.Begin(r.Method, root, readOnly)()
+		if strings.EqualFold(r.Header.Get("Upgrade"), "websocket") && slices.Contains([]string{"exec", "attach", "portForward"}, root) {
+			to.Stream(strings.ToLower(root))
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// measure adds the paths of the agent's own series (behaviour rows 1.20-7, 1.21-4).
+func (s *Server) measure(mux *http.ServeMux) {
+	m := s.options.Metrics
+	if m == nil {
+		return
+	}
+	mux.Handle("GET /metrics", m.Handler())
+	mux.Handle("GET /metrics/probes", m.Probes.Handler())
+	mux.Handle("/metrics/slis", m.Health.Handler())
+}
