@@ -2,6 +2,7 @@ package ui
 
 import (
 	"net/http"
+	"runtime"
 	"time"
 
 	"github.com/nodeagent/nodeagent/pkg/stats"
@@ -9,8 +10,10 @@ import (
 
 // Figures are what the node and its pods use.
 type Figures struct {
-	Node Use            `json:"node"`
-	Pods map[string]Use `json:"pods"` // by UID
+	// Cores are those of the machine.
+	Cores int            `json:"cores"`
+	Node  Use            `json:"node"`
+	Pods  map[string]Use `json:"pods"` // by UID
 	// Containers, by name, and Network are of the pod that is asked for.
 	Containers map[string]Use `json:"containers,omitempty"`
 	Network    *Network       `json:"network,omitempty"`
@@ -49,7 +52,7 @@ func (s *site) figures(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	one := r.URL.Query().Get("pod")
-	out := Figures{Pods: map[string]Use{}, Containers: map[string]Use{}}
+	out := Figures{Cores: runtime.NumCPU(), Pods: map[string]Use{}, Containers: map[string]Use{}}
 	for _, c := range samples {
 		switch {
 		case c.Kind == stats.KindMachine:

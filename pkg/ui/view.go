@@ -11,6 +11,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/pkg/pod"
 	"github.com/nodeagent/nodeagent/pkg/source"
+	"github.com/nodeagent/nodeagent/pkg/timeline"
 )
 
 // Node is the node and all its pods.
@@ -46,8 +47,10 @@ type Row struct {
 	Restarts int32     `json:"restarts"`
 	Since    time.Time `json:"since,omitzero"`
 	IP       string    `json:"ip,omitempty"`
-	// Waits is the first thing that the pod waits for.
+	// Waits is the one thing that the pod waits for, Stuck says that it does not
+	// get on.
 	Waits string `json:"waits,omitempty"`
+	Stuck bool   `json:"stuck,omitempty"`
 }
 
 // Health sorts the states of pods into what to think of them.
@@ -65,14 +68,17 @@ const (
 // Detail is all there is to show of one pod.
 type Detail struct {
 	Row
-	Origin        string      `json:"origin"`
-	QoS           string      `json:"qos"`
-	RestartPolicy string      `json:"restartPolicy"`
-	Message       string      `json:"message,omitempty"`
-	AllWaits      []string    `json:"allWaits,omitempty"`
-	Starts        []Start     `json:"starts"`
-	Containers    []Container `json:"containers"`
-	Events        []Event     `json:"events"`
+	Origin        string `json:"origin"`
+	QoS           string `json:"qos"`
+	RestartPolicy string `json:"restartPolicy"`
+	Message       string `json:"message,omitempty"`
+	// Blocker is what the pod waits for, nil for nothing.
+	Blocker *pod.Blocker `json:"blocker,omitempty"`
+	// Starts are the first one and, if there was another, the newest. What goes
+	// on has no end.
+	Starts     []timeline.Start `json:"starts"`
+	Containers []Container      `json:"containers"`
+	Events     []Event          `json:"events"`
 }
 
 // Container is one container and its newest instance.
@@ -116,7 +122,7 @@ func (s *site) list(w http.ResponseWriter, r *http.Request) {
 	n, now := s.Pods.Node(), time.Now()
 	out := Node{Name: n.Name, Version: s.Version, Runtime: n.Runtime, Network: n.Network, Measured: s.Stats != nil, Pods: []Row{}, Problems: problems(s.Pods.Problems())}
 	for _, p := range s.Pods.Pods() {
-		out.Pods = append(out.Pods, row(p, pod.Status(p, n, now), pod.Waits(p, n, now)))
+		out.Pods = append(out.Pods, row(p, n, pod.Status(p, n, now), now))
 	}
 	slices.SortFunc(out.Pods, func(a, b Row) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name), cmp.Compare(a.UID, b.UID))
@@ -138,11 +144,28 @@ func (s *site) detail(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	n, now := s.Pods.Node(), time.Now()
-	status, waits := pod.Status(p, n, now), pod.Waits(p, n, now)
-	out := Detail{Row: row(p, status, waits), Origin: p.Origin, QoS: string(status.QOSClass), RestartPolicy: string(p.Spec.Spec.RestartPolicy),
-		Message: status.Message, AllWaits: waits, Starts: starts(p, status), Containers: containers(p, status), Events: events(p)}
+	status, t := pod.Status(p, n, now), timeline.Of(p, n, now)
+	out := Detail{Row: row(p, n, status, now), Origin: p.Origin, QoS: string(status.QOSClass), RestartPolicy: string(p.Spec.Spec.RestartPolicy),
+		Message: status.Message, Blocker: t.Blocker, Starts: endless(t.Starts), Containers: containers(p, status), Events: events(p)}
 	slices.Reverse(out.Events)
 	reply(w, r, out)
+}
+
+// endless takes the present out of what goes on, so that an answer is another
+// only when something has happened.
+func endless(starts []timeline.Start) []timeline.Start {
+	for i := range starts {
+		s := &starts[i]
+		if s.Open {
+			s.Ended, s.Accounted = time.Time{}, 0
+		}
+		for j := range s.Spans {
+			if s.Spans[j].Open {
+				s.Spans[j].Ended = time.Time{}
+			}
+		}
+	}
+	return starts
 }
 
 func (s *site) events(w http.ResponseWriter, r *http.Request) {
@@ -166,17 +189,18 @@ func events(p pod.Pod) []Event {
 	return out
 }
 
-func row(p pod.Pod, s v1.PodStatus, waits []string) Row {
+func row(p pod.Pod, n pod.Node, s v1.PodStatus, now time.Time) Row {
 	out := Row{UID: string(p.UID()), Namespace: p.Spec.Namespace, Name: p.Spec.Name, Of: len(p.Spec.Spec.Containers), IP: s.PodIP}
 	ending := p.Stop != nil && p.Stop.Unwanted
 	out.State = pod.Word(s, ending)
 	if s.StartTime != nil {
 		out.Since = s.StartTime.Time
 	}
-	if len(waits) > 0 {
-		out.Waits = waits[0]
-	}
 	failing := s.Phase == v1.PodFailed
+	if b, blocked := pod.Blocked(p, n, now); blocked {
+		out.Waits, out.Stuck = b.What, b.Stuck(now)
+		failing = failing || b.Trouble
+	}
 	for _, c := range slices.Concat(s.InitContainerStatuses, s.ContainerStatuses) {
 		failing = failing || health(c.State) == Failing && s.Phase != v1.PodSucceeded
 	}

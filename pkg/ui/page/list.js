@@ -123,7 +123,7 @@ export class List {
 
   update(row, p) {
     if (row.pod.state !== p.state || row.pod.health !== p.health) row.cells.state.replaceChildren(state(p.health, p.state));
-    put(row.why, p.waits && p.health !== "running" && p.health !== "done" ? p.waits : "");
+    put(row.why, p.waits ? (p.stuck ? "stuck: " : "") + p.waits : "");
     put(row.cells.ready, `${p.ready}/${p.of}`);
     put(row.cells.restarts, p.restarts);
     row.cells.restarts.classList.toggle("zero", p.restarts === 0);

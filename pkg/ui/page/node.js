@@ -39,7 +39,7 @@ export class NodeView {
 
   measured(figures) {
     const use = figures.node, at = Date.parse(use.at);
-    this.cpu.add(at, [use.cpu], now());
+    this.cpu.add(at, [use.cpu], now(), 1000 * figures.cores);
     this.memory.add(at, [use.memory], now(), use.limit);
   }
 

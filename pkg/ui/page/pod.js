@@ -6,8 +6,8 @@ import { h, put, set, state } from "./dom.js";
 import { eventTable } from "./events.js";
 import { LogView } from "./log.js";
 import { Plot } from "./plot.js";
-import { age, bytes, cores, many, rate, span } from "./words.js";
-import { waterfall } from "./waterfall.js";
+import { startFigures } from "./waterfall.js";
+import { age, bytes, clock, cores, rate } from "./words.js";
 
 const section = (id, title, ...children) => h("section", { "aria-labelledby": `${id}-title`, class: `s-${id}` }, h("h3", { id: `${id}-title` }, title), ...children);
 
@@ -20,8 +20,7 @@ export class PodView {
     this.state = h("span");
     this.facts = h("dl", { class: "facts" });
     this.waits = h("div");
-    this.startNote = h("p", { class: "sum" });
-    this.start = h("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Steps of the start" });
+    this.start = h("div", { class: "starts" });
     this.containers = h("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Containers" });
     this.cpu = new Plot("CPU", cores);
     this.memory = new Plot("Memory", bytes);
@@ -33,7 +32,7 @@ export class PodView {
       this.facts, this.waits,
       h("div", { class: "halves" },
         h("div", null,
-          section("start", "Start", this.startNote, this.start),
+          section("start", "Start", this.start),
           section("containers", "Containers", this.containers),
           section("figures", "Usage", h("div", { class: "plots" }, this.cpu.root, this.memory.root, this.network.root))),
         h("div", null,
@@ -83,28 +82,30 @@ export class PodView {
 
   showWaits(p) {
     this.waits.replaceChildren();
-    const all = p.allWaits ?? [];
-    if (p.message) this.waits.append(h("p", { class: "note failing" }, p.message));
-    if (all.length === 0) return;
-    this.waits.append(h("section", { class: `note ${p.health}`, "aria-labelledby": "waits-title" }, h("h3", { id: "waits-title" }, "Waits for"),
-      h("ul", null, all.map((text) => h("li", null, h("bdi", null, text))))));
+    this.times = null;
+    if (p.message) this.waits.append(h("p", { class: "note failing" }, h("bdi", null, p.message)));
+    if (!p.blocker) return;
+    this.times = h("p", { class: "sum" });
+    this.waits.append(h("section", { class: `note ${p.blocker.trouble || p.stuck ? "failing" : "waiting"}`, "aria-labelledby": "waits-title" },
+      h("h3", { id: "waits-title" }, p.stuck ? "Stuck: waits for" : "Waits for"),
+      h("p", null, h("bdi", null, p.blocker.what)), this.times, p.blocker.remedy && h("p", null, "What helps: ", h("bdi", null, p.blocker.remedy))));
   }
 
   // tick brings up to date what changes by itself.
   tick() {
     put(this.age, this.pod.since ? age(now() - Date.parse(this.pod.since)) : "–");
-    const start = this.pod.starts.at(-1);
-    if (this.drawn && !start?.spans.some((x) => !x.ended)) return;
+    if (this.times) put(this.times, this.waiting(this.pod.blocker));
+    const open = this.pod.starts.at(-1)?.open;
+    if (this.drawn && !open) return;
     this.drawn = true;
-    if (!start) {
-      this.start.replaceChildren();
-      put(this.startNote, "Nothing was done for it yet.");
-      return;
-    }
-    this.start.replaceChildren(waterfall(start, now()));
-    const ready = start.ready && Date.parse(start.ready) - Date.parse(start.began);
-    const failed = start.spans.filter((x) => x.error).length;
-    put(this.startNote, [many(start.spans.length, "step"), ready > 0 && `ready after ${span(ready)}`, failed && `${failed} failed`].filter(Boolean).join(", "));
+    this.start.replaceChildren(...startFigures(this.pod.starts));
+  }
+
+  // waiting says since when and until when the pod waits.
+  waiting(b) {
+    const next = Date.parse(b.next) - now();
+    const until = next > 0 ? (b.step ? `, at the latest for ${age(next)} more` : `, next try in ${age(next)}`) : "";
+    return `since ${clock(b.since)}, for ${age(now() - Date.parse(b.since))}${until}`;
   }
 
   measured(figures) {

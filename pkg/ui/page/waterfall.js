@@ -1,20 +1,44 @@
-// A start as a waterfall: what was done when, side by side. It is a table whose
-// last column is drawn; the numbers before it say the same.
+// A start as a waterfall: what was done and waited for when, side by side. It is
+// a table whose last column is drawn; the numbers before it say the same.
 
-import { h, s, visible } from "./dom.js";
-import { age, span } from "./words.js";
+import { now } from "./ask.js";
+import { h, s } from "./dom.js";
+import { age, clock, span } from "./words.js";
 
 const words = {
   admit: "Admit", allocate: "Allocate", actuate: "Actuate", prepare: "Prepare", mount: "Mount volumes", pull: "Pull image", observe: "Look",
   sandbox: "Sandbox", create: "Create", start: "Start", poststart: "postStart", prestop: "preStop", stop: "Stop", remove: "Remove",
   stopsandbox: "Stop sandbox", removesandbox: "Remove sandbox", unmount: "Unmount", clean: "Remove cgroup", erase: "Remove files",
-  release: "Give back grant", save: "Save",
+  release: "Give back grant", save: "Save", source: "Source", status: "Turn to be told", patch: "Told to the apiserver", apiserver: "Apiserver",
+  init: "Runs", look: "Look at the runtime", readiness: "Readiness probe", startup: "Startup probe", notice: "End to be noticed", admission: "Admission",
+  "back-off": "Back-off", hook: "Hook", network: "Network", runtime: "Runtime", slot: "Turn", volumes: "Volumes", image: "Image",
 };
 
-// waterfall draws a start; now is the end of what goes on.
-export function waterfall(start, now) {
-  const began = Date.parse(start.began);
-  const spans = start.spans.map((x) => ({ ...x, from: Date.parse(x.began) - began, to: (x.ended ? Date.parse(x.ended) : now) - began, open: !x.ended }));
+const title = (name) => words[name] ?? name[0].toUpperCase() + name.slice(1);
+
+// startFigures draws starts, the newest first.
+export function startFigures(starts) {
+  if (starts.length === 0) return [h("p", { class: "sum" }, "Nothing was done for it yet.")];
+  return starts.map((start, i) => figure(start, i === starts.length - 1)).reverse();
+}
+
+function figure(start, newest) {
+  const name = newest ? "Steps of the start" : "Steps of the first start";
+  if (start.spans.length === 0) return h("p", { class: "sum" }, start.found ? "It ran already when the agent came up." : "Nothing was done for it yet.");
+  const began = Date.parse(start.began), ended = start.open ? now() : Date.parse(start.ended);
+  const spans = start.spans.map((x) => ({ ...x, from: Date.parse(x.began) - began, to: (x.open ? now() : Date.parse(x.ended)) - began }));
+  const own = spans.filter((x) => x.kind === "agent").reduce((sum, x) => sum + x.to - x.from, 0);
+  const said = [newest ? null : "The first one", start.open ? `goes on for ${span(ended - began)}` : `took ${span(ended - began)}`, `began at ${clock(start.began, true)}`,
+    start.why && `after ${start.why}`, own > 0 && `${span(own)} the agent's own`, start.accounted > 0 && `${(100 * start.accounted).toFixed(1)} % accounted for`];
+  return h("div", null,
+    h("p", { class: "sum" }, said.filter(Boolean).join(", ")),
+    h("div", { class: "wide", tabindex: "0", role: "region", "aria-label": name }, table(spans.filter((x) => x.kind !== "agent"))),
+    h("p", { class: "legend", "aria-hidden": "true" }, [["critical", "what the start waited for"], ["beside", "beside it"], ["wait", "a wait"]].map(([kind, text]) =>
+      h("span", { class: "key" }, s("svg", { class: `swatch ${kind}` }, s("rect", { class: "box", x: 1, y: kind === "critical" ? 1 : 3, width: 14, height: kind === "critical" ? 10 : 6 })), text))));
+}
+
+function table(spans) {
+  spans.sort((a, b) => a.from - b.from || a.to - b.to);
   const end = Math.max(1, ...spans.map((x) => x.to));
   const ticks = scale(end);
   return h("table", { class: "waterfall" },
@@ -25,9 +49,10 @@ export function waterfall(start, now) {
 
 function rows(x, ticks, end) {
   const failed = Boolean(x.error);
-  const first = h("tr", { class: [x.critical && "critical", failed && "failed", x.open && "open"].filter(Boolean).join(" ") || null },
-    h("th", { scope: "row" }, words[x.name] ?? x.name, x.container && h("span", { class: "of" }, " ", h("bdi", null, x.container)),
-      failed && h("span", { class: "error" }, " ✕ failed"), x.open && h("span", { class: "of" }, " … goes on")),
+  const first = h("tr", { class: [x.critical ? "critical" : "beside", x.kind === "wait" && "wait", failed && "failed", x.open && "open"].filter(Boolean).join(" ") },
+    h("th", { scope: "row" }, title(x.name), x.of && ` for ${title(x.of).toLowerCase()}`,
+      x.container && h("span", { class: "of" }, " ", h("bdi", null, x.container)), x.critical && h("span", { class: "sr" }, ", the start waited for it"),
+      failed && h("span", { class: "error" }, " ✕ failed"), x.open && h("span", { class: "of" }, " …", h("span", { class: "sr" }, " goes on"))),
     h("td", { class: "num at" }, `+${span(x.from)}`),
     h("td", { class: "num took" }, span(x.to - x.from)),
     h("td", { class: "chart", "aria-hidden": "true" }, bar(x, ticks, end)));
@@ -37,18 +62,24 @@ function rows(x, ticks, end) {
 const percent = (v, end) => `${((100 * v) / end).toFixed(3)}%`;
 
 function bar(x, ticks, end) {
-  const drawn = s("svg", { class: "bars" }, ticks.map((t) => s("line", { class: "tick", x1: percent(t, end), x2: percent(t, end), y1: 0, y2: "100%" })));
-  const box = (from, to, name) => s("rect", { class: name, x: percent(from, end), y: 6, width: percent(Math.max(to - from, 0), end), height: 12 });
-  // What takes no time is still seen.
-  drawn.append(s("line", { class: "dot", x1: percent(x.from, end), x2: percent(x.from, end), y1: 6, y2: 18 }), box(x.from, x.to, "box"));
-  return drawn;
+  const [y, height] = x.critical ? [6, 12] : [9, 6];
+  return s("svg", { class: "bars" }, ticks.map((t) => s("line", { class: "tick", x1: percent(t, end), x2: percent(t, end), y1: 0, y2: "100%" })),
+    // What takes no time is still seen.
+    s("line", { class: "dot", x1: percent(x.from, end), x2: percent(x.from, end), y1: y, y2: y + height }),
+    s("rect", { class: "box", x: percent(x.from, end), y, width: percent(Math.max(x.to - x.from, 0), end), height }));
 }
 
 function axis(ticks, end) {
-  return s("svg", { class: "axis" }, ticks.map((t) => s("text", { x: percent(t, end), y: "70%", "text-anchor": t === 0 ? "start" : "middle" }, visible(label(t)))));
+  return s("svg", { class: "axis" }, ticks.map((t, i) => s("text", { x: percent(t, end), y: "70%", "text-anchor": i === 0 ? "start" : "middle" }, label(t, ticks))));
 }
 
-const label = (ms) => (ms === 0 ? "0" : ms < 1000 ? `${ms} ms` : ms < 120000 ? `${ms / 1000} s` : age(ms));
+// label is a tick in words; the unit stands with the last one only.
+function label(ms, ticks) {
+  const last = ticks.at(-1);
+  if (last >= 120000) return age(ms);
+  const [per, unit] = last >= 1000 ? [1000, " s"] : [1, " ms"];
+  return `${ms / per}${ms === last ? unit : ""}`;
+}
 
 // scale are three to six round times until end.
 function scale(end) {
