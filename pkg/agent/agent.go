@@ -164,6 +164,7 @@ func (a *Agent) build(root string) (*parts, error) {
 	if p.stats, err = a.stats(root, loop, tree, client, vols); err != nil {
 		return nil, err
 	}
+	series.Storage.Logs(p.stats.Logs)
 	p.api, err = a.api(p, root)
 	return p, err
 }
