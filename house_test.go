@@ -26,6 +26,7 @@ var layers = [][]string{
 	{"cmd", "e2e"},
 	{"pkg/agent"},
 	{"pkg/syncloop", "pkg/local", "pkg/server"},
+	{"pkg/ui"},
 	// What the server tells of the node and its pods, from several rooms below.
 	{"pkg/stats"},
 	{"pkg/source", "pkg/cri", "pkg/volumes", "pkg/probe", "pkg/checkpoint", "pkg/config", "pkg/node", "pkg/dns", "pkg/logs",
@@ -33,7 +34,7 @@ var layers = [][]string{
 	// Below the others: what pods refer to, what their limits add up to, what
 	// their containers and volumes show of them.
 	{"pkg/objects", "pkg/cgroups", "pkg/env"},
-	{"pkg/ledger"},
+	{"pkg/ledger", "pkg/timeline"},
 	// And how files are written whole, and how one follows what an apiserver has.
 	{"pkg/pod", "pkg/manifest", "pkg/record", "pkg/reflector"},
 	// What the agent counts of its own work; anybody may tell it.
@@ -47,7 +48,7 @@ var ownContext = map[string]string{
 }
 
 // pure are the rooms that hold values: they read no clock and call nothing.
-var pure = []string{"pkg/pod", "pkg/ledger"}
+var pure = []string{"pkg/pod", "pkg/ledger", "pkg/timeline"}
 
 // pureImports is what they may import, besides each other; a name that ends
 // in a slash is a whole tree.

@@ -2,120 +2,194 @@ package e2e
 
 import (
 	"fmt"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	v1 "k8s.io/api/core/v1"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	"golang.org/x/sys/unix"
+	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
 	"github.com/nodeagent/nodeagent/e2e/lab"
-	"github.com/nodeagent/nodeagent/pkg/metrics/metricstest"
 )
 
-// scrape is what the node's own series show at a path, through the apiserver.
-func (j *joined) scrape(path string) map[string]float64 {
+// scraped are families by their names.
+type scraped map[string]*dto.MetricFamily
+
+// scrape asks the node through the apiserver, and reads the answer as Prometheus
+// does.
+func (j *joined) scrape(path string) scraped {
 	j.t.Helper()
-	text, err := j.plane.Kubectl("get", "--raw", "/api/v1/nodes/"+j.Node+"/proxy"+path)
+	out, err := j.plane.Kubectl("get", "--raw", "/api/v1/nodes/"+j.Node+"/proxy"+path)
 	j.must(err)
-	return metricstest.Parse(text)
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	families, err := parser.TextToMetricFamilies(strings.NewReader(out))
+	j.must(err)
+	return families
 }
 
-// TestMetrics: the agent's own series move with what it does: a pod starts, is
-// probed and deleted, and another has no image.
-func TestMetrics(t *testing.T) {
-	j := joinedBed(t, cluster(t), lab.Containerd2)
-	j.join()
-	before := j.scrape("/metrics")
-	const meta = `{"kind":"Pod","apiVersion":"v1","metadata":{"name":%q},"spec":{"terminationGracePeriodSeconds":1,"containers":[{"name":"main","image":%q,"command":["sleep","1000"]%s}]}}`
-	j.create(fmt.Sprintf(meta, "well", lab.BusyboxImage, `,"readinessProbe":{"exec":{"command":["true"]},"periodSeconds":1}`))
-	j.create(fmt.Sprintf(meta, "bad", "127.0.0.1:1/none:1", ""))
-	j.waitReady("well")
-	j.waitPod("bad", "has no image", func(p *v1.Pod) bool {
-		return len(p.Status.ContainerStatuses) > 0 && p.Status.ContainerStatuses[0].State.Waiting != nil &&
-			strings.Contains(p.Status.ContainerStatuses[0].State.Waiting.Reason, "ImagePull")
-	})
-	for name, want := range map[string]float64{
-		fmt.Sprintf("kubelet_node_name{node=%q}", j.Node): 1, "kubelet_running_pods": 2, `kubelet_running_containers{container_state="running"}`: 1,
-		`kubelet_active_pods{static=""}`: 2, `volume_manager_total_volumes{plugin_name="kubernetes.io/projected",state="actual_state_of_world"}`: 2,
-	} {
-		if got := j.scrape("/metrics")[name]; got != want {
-			t.Errorf("%s is %v, want %v", name, got, want)
+// one is the value of the one series that has these labels, k=v; its time in ms.
+func (s scraped) one(t *testing.T, name string, labels ...string) (value float64, at int64) {
+	t.Helper()
+	var found []*dto.Metric
+	for _, m := range s[name].GetMetric() {
+		has := func(want string) bool {
+			return slices.ContainsFunc(m.Label, func(l *dto.LabelPair) bool { return l.GetName()+"="+l.GetValue() == want })
+		}
+		if !slices.ContainsFunc(labels, func(want string) bool { return !has(want) }) {
+			found = append(found, m)
 		}
 	}
-	probes := fmt.Sprintf(`{container="main",namespace=%q,pod="well"`, j.ns)
-	j.eventually("the probe is counted", 30*time.Second, func() error {
-		for name, n := range j.scrape("/metrics/probes") {
-			if strings.HasPrefix(name, "prober_probe_total"+probes) && strings.Contains(name, `result="successful"`) && n >= 2 {
-				return nil
+	if len(found) != 1 {
+		t.Errorf("%s %v: %d series", name, labels, len(found))
+		return 0, 0
+	}
+	return found[0].GetCounter().GetValue() + found[0].GetGauge().GetValue(), found[0].GetTimestampMs()
+}
+
+// series are name{label="value",...} of all that want wants.
+func (s scraped) series(want func(labels map[string]string) bool) (all []string) {
+	for name, f := range s {
+		for _, m := range f.Metric {
+			labels, text := map[string]string{}, []string{}
+			for _, l := range m.Label {
+				labels[l.GetName()] = l.GetValue()
+				text = append(text, fmt.Sprintf("%s=%q", l.GetName(), l.GetValue()))
+			}
+			if slices.Sort(text); want(labels) {
+				all = append(all, name+"{"+strings.Join(text, ",")+"}")
 			}
 		}
-		return fmt.Errorf("%v", j.scrape("/metrics/probes"))
-	})
-	j.kubectl("delete", "pod", "well", "--wait=false")
-	j.waitGone("well")
-	j.eventually("all has moved", 30*time.Second, func() error { return moved(before, j.scrape("/metrics")) })
-	for name := range j.scrape("/metrics/probes") {
-		if strings.Contains(name, `pod="well"`) {
-			t.Errorf("the pod is gone, and there is %s", name)
+	}
+	slices.Sort(all)
+	return all
+}
+
+// TestMetricsScraped: what Prometheus and metrics-server scrape of a node is what
+// the kernel says at that moment.
+func TestMetricsScraped(t *testing.T) {
+	j := joinedBed(t, cluster(t), lab.Containerd2)
+	j.join()
+	j.meter()
+	t.Run("Cadvisor", func(t *testing.T) { j.in(t).cadvisorFigures() })
+	t.Run("Resource", func(t *testing.T) { j.in(t).resourceFigures() })
+}
+
+// close says whether a figure is what it should be, give or take.
+func (j *joined) close(what string, got float64, want, tolerance uint64) {
+	j.t.Helper()
+	n := uint64(got)
+	near(j.t, what, &n, want, tolerance)
+}
+
+func (j *joined) cadvisorFigures() {
+	const slack = 1 << 20
+	before := j.cpuTimes()
+	s := j.scrape("/metrics/cadvisor")
+	after := j.cpuTimes()
+	for _, c := range []string{"main", "other"} {
+		labels := []string{"namespace=" + j.ns, "pod=metered", "container=" + c}
+		get := func(name string, more ...string) float64 {
+			j.t.Helper()
+			v, at := s.one(j.t, name, append(more, labels...)...)
+			if age := time.Since(time.UnixMilli(at)); at != 0 && (age < -time.Second || age > time.Minute) {
+				j.t.Errorf("%s of %s is of %v", name, c, time.UnixMilli(at))
+			}
+			return v
+		}
+		if cpu := uint64(get("container_cpu_usage_seconds_total", "cpu=total") * 1e9); cpu+1000 < before[c] || cpu > after[c]+1000 {
+			j.t.Errorf("%s: CPU time %d, want between %d and %d", c, cpu, before[c], after[c])
+		}
+		usage, inactive := j.number("memory", "metered", c, "memory.usage_in_bytes"), j.stat("metered", c, "total_inactive_file")
+		j.close(c+" memory", get("container_memory_usage_bytes"), usage, slack)
+		j.close(c+" working set", get("container_memory_working_set_bytes"), usage-inactive, slack)
+		j.close(c+" rss", get("container_memory_rss"), j.stat("metered", c, "total_rss"), slack)
+		j.close(c+" peak", get("container_memory_max_usage_bytes"), j.number("memory", "metered", c, "memory.max_usage_in_bytes"), slack)
+		j.close(c+" shares", get("container_spec_cpu_shares"), j.number("cpu", "metered", c, "cpu.shares"), 0)
+		j.close(c+" processes", get("container_processes"), 1, 0)
+		j.close(c+" threads", get("container_threads"), j.number("pids", "metered", c, "pids.current"), 0)
+		j.close(c+" OOM kills", get("container_oom_events_total"), 0, 0)
+		if began := get("container_start_time_seconds"); time.Since(time.Unix(int64(began), 0)) > 10*time.Minute {
+			j.t.Errorf("%s began %v", c, time.Unix(int64(began), 0))
 		}
 	}
-	if got := j.scrape("/metrics/slis"); got[`kubernetes_healthcheck{name="ping",type="healthz"}`] != 0 {
-		t.Errorf("health before anybody asked: %v", got)
+	limit, _ := s.one(j.t, "container_spec_memory_limit_bytes", "pod=metered", "container=main")
+	j.close("memory limit", limit, 64<<20, 0)
+	quota, _ := s.one(j.t, "container_spec_cpu_quota", "pod=metered", "container=main")
+	j.close("CPU quota", quota, 50000, 0)
+	if received, _ := s.one(j.t, "container_network_receive_bytes_total", "pod=metered", "namespace="+j.ns, "interface=eth0"); received == 0 {
+		j.t.Error("the pod received nothing")
 	}
-	if _, err := j.plane.Kubectl("get", "--raw", "/api/v1/nodes/"+j.Node+"/proxy/healthz"); err != nil {
-		t.Error(err)
+	for _, name := range []string{"container_scrape_error", "machine_scrape_error"} {
+		failed, _ := s.one(j.t, name)
+		j.close(name, failed, 0, 0)
 	}
-	got := j.scrape("/metrics/slis")
-	for _, check := range []string{"ping", "syncloop", "log"} {
-		if got[fmt.Sprintf(`kubernetes_healthcheck{name=%q,type="healthz"}`, check)] != 1 {
-			t.Errorf("check %s: %v", check, got)
+	j.machineFigures(s)
+}
+
+func (j *joined) machineFigures(s scraped) {
+	node := j.waitNode("is Ready", nodeReady)
+	cores, _ := s.one(j.t, "machine_cpu_cores", "system_uuid="+node.Status.NodeInfo.SystemUUID, "boot_id="+node.Status.NodeInfo.BootID)
+	j.close("cores", cores, uint64(node.Status.Capacity.Cpu().Value()), 0)
+	memory, _ := s.one(j.t, "machine_memory_bytes")
+	j.close("memory", memory, uint64(node.Status.Capacity.Memory().Value()), 0)
+	var fs unix.Statfs_t
+	j.must(unix.Statfs("/", &fs))
+	table, err := os.ReadFile("/proc/self/mounts")
+	j.must(err)
+	for line := range strings.Lines(string(table)) {
+		if f := strings.Fields(line); f[1] == "/" && strings.HasPrefix(f[0], "/dev/") {
+			size, _ := s.one(j.t, "container_fs_limit_bytes", "id=/", "device="+f[0])
+			j.close("disk", size, fs.Blocks*uint64(fs.Bsize), 0)
 		}
 	}
 }
 
-// moved says which series have not moved as they should when one pod started and
-// was deleted, and one has no image.
-func moved(before, after map[string]float64) error {
-	least := map[string]float64{
-		"kubelet_pod_start_sli_duration_seconds_count": 1, "kubelet_pod_start_total_duration_seconds_count": 1, "kubelet_pod_start_duration_seconds_count": 1,
-		`kubelet_pod_worker_duration_seconds_count{operation_type="create"}`: 2, `kubelet_pod_worker_duration_seconds_count{operation_type="kill"}`: 1,
-		"kubelet_started_pods_total": 2, `kubelet_started_containers_total{container_type="container"}`: 2,
-		`kubelet_started_containers_errors_total{code="ErrImagePull",container_type="container"}`:                                                           1,
-		`nodeagent_pod_step_errors_total{step="pull"}`:                                                                                                      1,
-		`kubelet_runtime_operations_errors_total{operation_type="pull_image"}`:                                                                              1,
-		`kubelet_runtime_operations_total{operation_type="exec_sync"}`:                                                                                      2,
-		`kubelet_run_podsandbox_duration_seconds_count{runtime_handler=""}`:                                                                                 2,
-		"kubelet_pod_status_sync_duration_seconds_count":                                                                                                    2,
-		`nodeagent_pod_writes_total{result="ok",verb="patch"}`:                                                                                              2,
-		`nodeagent_pod_writes_total{result="ok",verb="delete"}`:                                                                                             1,
-		`storage_operation_duration_seconds_count{migrated="false",operation_name="volume_mount",status="success",volume_plugin="kubernetes.io/projected"}`: 2,
-		`kubelet_cgroup_manager_duration_seconds_count{operation_type="create"}`:                                                                            2,
-		`kubelet_cgroup_manager_duration_seconds_count{operation_type="destroy"}`:                                                                           1,
-		`kubelet_http_requests_total{long_running="false",method="GET",path="metrics",server_type="readwrite"}`:                                             1,
-	}
-	for _, step := range []string{"admit", "prepare", "volumes", "sandbox", "create", "start", "ready"} {
-		least[fmt.Sprintf(`nodeagent_pod_start_step_seconds_count{step=%q}`, step)] = 1
-	}
-	var still []string
-	for name, n := range least {
-		if after[name]-before[name] < n {
-			still = append(still, fmt.Sprintf("%s by %v of %v", name, after[name]-before[name], n))
+// resourceFigures: /metrics/resource has the summary's figures, where both were
+// read at the same time.
+func (j *joined) resourceFigures() {
+	j.eventually("both are read at one time", 30*time.Second, func() error {
+		summary, _ := j.summary("")
+		s := j.scrape("/metrics/resource")
+		// The summary's times are of seconds; samples are at least one apart.
+		if _, at := s.one(j.t, "node_cpu_usage_seconds_total"); at/1000 != summary.Node.CPU.Time.Unix() {
+			return fmt.Errorf("one is of %v, the other of %v", time.UnixMilli(at), summary.Node.CPU.Time)
+		}
+		j.sameAs(summary, s)
+		return nil
+	})
+}
+
+func (j *joined) sameAs(summary statsapi.Summary, s scraped) {
+	j.t.Helper()
+	compare := func(prefix string, cpu *statsapi.CPUStats, memory *statsapi.MemoryStats, swap *statsapi.SwapStats, labels ...string) {
+		j.t.Helper()
+		used, _ := s.one(j.t, prefix+"_cpu_usage_seconds_total", labels...)
+		j.close(prefix+" CPU time", used*1e9, *cpu.UsageCoreNanoSeconds, 1000)
+		set, _ := s.one(j.t, prefix+"_memory_working_set_bytes", labels...)
+		j.close(prefix+" working set", set, *memory.WorkingSetBytes, 0)
+		if swap != nil && swap.SwapUsageBytes != nil {
+			swapped, _ := s.one(j.t, prefix+"_swap_usage_bytes", labels...)
+			j.close(prefix+" swap", swapped, *swap.SwapUsageBytes, 0)
 		}
 	}
-	requests := 0.0
-	for name, n := range after {
-		if strings.HasPrefix(name, "rest_client_requests_total{") {
-			requests += n
+	compare("node", summary.Node.CPU, summary.Node.Memory, summary.Node.Swap)
+	containers := 0
+	for _, p := range summary.Pods {
+		labels := []string{"pod=" + p.PodRef.Name, "namespace=" + p.PodRef.Namespace}
+		compare("pod", p.CPU, p.Memory, p.Swap, labels...)
+		for _, c := range p.Containers {
+			containers++
+			compare("container", c.CPU, c.Memory, c.Swap, append(labels, "container="+c.Name)...)
+			began, _ := s.one(j.t, "container_start_time_seconds", append(labels, "container="+c.Name)...)
+			j.close("start of "+c.Name, began, uint64(c.StartTime.Unix()), 1)
 		}
 	}
-	if requests == 0 {
-		still = append(still, "rest_client_requests_total")
+	if containers < 3 {
+		j.t.Errorf("%d containers in the summary", containers)
 	}
-	if ttl := after["kubelet_certificate_manager_client_ttl_seconds"]; ttl <= 0 {
-		still = append(still, fmt.Sprintf("kubelet_certificate_manager_client_ttl_seconds is %v", ttl))
-	}
-	if len(still) > 0 {
-		return fmt.Errorf("moved too little: %s", strings.Join(still, "; "))
-	}
-	return nil
 }

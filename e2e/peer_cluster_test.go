@@ -22,7 +22,11 @@ func joinPeer(t *testing.T) *joined {
 	j := joinedBed(t, cluster(t), lab.Containerd2)
 	makeTopCgroups(t, j.CgroupRoot)
 	j.Binary = filepath.Join(lab.ControlPlaneDir(), "kubelet")
-	j.Args = []string{"--node-ip=" + j.Network.Address} // else it looks for a default route
+	j.Args = []string{
+		"--node-ip=" + j.Network.Address, // else it looks for a default route
+		// How full the machine's own disk is, is not what is compared.
+		"--eviction-hard=memory.available<10Mi", "--image-gc-high-threshold=100",
+	}
 	return j
 }
 

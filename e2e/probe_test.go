@@ -68,7 +68,7 @@ containers:
 }
 
 // ask asks a pod's server, as in ask(p, "8080/mode/fail"), and returns what it
-// answered.
+// answered; a server that has just been started may not listen yet.
 func (b *bed) ask(p *local.Pod, path string) string {
 	b.t.Helper()
 	client := http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
@@ -77,8 +77,11 @@ func (b *bed) ask(p *local.Pod, path string) string {
 			return b.Network.Dial(ctx, network, addr)
 		},
 	}}
-	r, err := client.Get("http://" + p.Status.PodIP + ":" + path)
-	b.must(err)
+	var r *http.Response
+	b.eventually("the server answers", 30*time.Second, func() (err error) {
+		r, err = client.Get("http://" + p.Status.PodIP + ":" + path)
+		return err
+	})
 	defer r.Body.Close()
 	body, err := io.ReadAll(r.Body)
 	b.must(err)

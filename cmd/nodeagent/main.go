@@ -32,6 +32,7 @@ var commands = map[string]struct {
 	"exec":         {runExec, "run a command in a container"},
 	"attach":       {runAttach, "connect with a container's own streams"},
 	"port-forward": {runPortForward, "reach ports of a pod by ports of this machine"},
+	"ui":           {runUI, "show all that in a browser on this machine"},
 	"check":        {runCheck, "check this machine: runtime, cgroups, network, folders, ports"},
 	"version":      {runVersion, "print the version"},
 }
@@ -112,7 +113,7 @@ func runAgent(ctx context.Context, args []string) error {
 
 func usage() {
 	fmt.Printf("%s\n\nUsage:\n  nodeagent [flags]            run the agent\n", config.Version())
-	for _, name := range []string{"pods", "explain", "plan", "logs", "exec", "attach", "port-forward", "check", "version"} {
+	for _, name := range []string{"pods", "explain", "plan", "logs", "exec", "attach", "port-forward", "ui", "check", "version"} {
 		fmt.Printf("  nodeagent %-12s       %s\n", name, commands[name].help)
 	}
 	fmt.Printf("\nFlags:\n%s", config.NewFlagSet(config.Default()).FlagUsages())

@@ -14,7 +14,6 @@ import (
 	"unicode"
 
 	"github.com/spf13/pflag"
-	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
 	"sigs.k8s.io/yaml"
 
@@ -41,10 +40,15 @@ func newQuestion(name string) *question {
 
 // parse reads the arguments, of which n must not be flags.
 func (q *question) parse(args []string, n int, what string) error {
+	return q.parseBetween(args, n, n, what)
+}
+
+// parseBetween reads the arguments, of which that many must not be flags.
+func (q *question) parseBetween(args []string, least, most int, what string) error {
 	if err := q.flags.Parse(args); err != nil {
 		return err
 	}
-	if q.flags.NArg() != n {
+	if n := q.flags.NArg(); n < least || n > most {
 		return fmt.Errorf("usage: %s %s", q.flags.Name(), what)
 	}
 	switch q.output {
@@ -121,7 +125,7 @@ func printPods(w io.Writer, r local.Report, now time.Time) {
 		if p.Status.StartTime != nil {
 			age = duration.HumanDuration(now.Sub(p.Status.StartTime.Time))
 		}
-		fmt.Fprintf(t, "%s\t%s\t%d/%d\t%s\t%d\t%s\t%s\t%s\n", p.Namespace, p.Name, ready, len(p.Spec.Containers), word(p), restarts, age, p.Status.PodIP, strings.Join(p.Waits, "; "))
+		fmt.Fprintf(t, "%s\t%s\t%d/%d\t%s\t%d\t%s\t%s\t%s\n", p.Namespace, p.Name, ready, len(p.Spec.Containers), pod.Word(p.Status, p.Ending), restarts, age, p.Status.PodIP, strings.Join(p.Waits, "; "))
 	}
 	t.Flush()
 	if r.Node.Runtime != "" {
@@ -136,114 +140,6 @@ func printPods(w io.Writer, r local.Report, now time.Time) {
 	for _, p := range r.Problems {
 		fmt.Fprintf(w, "  %s\n", p.Error())
 	}
-}
-
-// word is the pod's state in one word: what is most worth knowing.
-func word(p local.Pod) string {
-	if p.Ending {
-		return "Terminating"
-	}
-	if p.Status.Reason != "" {
-		return p.Status.Reason
-	}
-	for _, list := range [][]v1.ContainerStatus{p.Status.InitContainerStatuses, p.Status.ContainerStatuses} {
-		for _, c := range list {
-			if c.State.Waiting != nil && c.State.Waiting.Reason != "" && !pod.IsTerminal(p.Status.Phase) {
-				return c.State.Waiting.Reason
-			}
-		}
-	}
-	if p.Status.Phase == v1.PodSucceeded {
-		return "Completed"
-	}
-	return string(p.Status.Phase)
-}
-
-func runExplain(ctx context.Context, args []string) error {
-	q := newQuestion("explain")
-	if err := q.parse(args, 1, "POD [-o json|yaml]   (a name, namespace/name or UID)"); err != nil {
-		return err
-	}
-	report, err := local.NewClient(q.root).Report(ctx)
-	if err != nil {
-		return err
-	}
-	var hits []local.Pod
-	for _, p := range report.Pods {
-		name := q.flags.Arg(0)
-		if name == p.Name || name == p.Namespace+"/"+p.Name || name == string(p.UID) {
-			hits = append(hits, p)
-		}
-	}
-	if len(hits) == 0 {
-		return fmt.Errorf("no pod %q: see nodeagent pods", q.flags.Arg(0))
-	}
-	return q.print(hits, func(w io.Writer) {
-		for _, p := range hits {
-			printExplain(w, p, report.Node, time.Now())
-		}
-	})
-}
-
-func printExplain(w io.Writer, p local.Pod, n local.Node, now time.Time) {
-	wanted := "to run"
-	if p.Ending {
-		wanted = "to be gone"
-	}
-	fmt.Fprintf(w, "pod       %s/%s\nuid       %s\nfrom      %s\nwanted    %s, restart policy %s\n", p.Namespace, p.Name, p.UID, p.Origin, wanted, p.Spec.RestartPolicy)
-	fmt.Fprintf(w, "seen      %s", p.Status.Phase)
-	if p.Status.PodIP != "" {
-		fmt.Fprintf(w, ", address %s", p.Status.PodIP)
-	}
-	if p.Status.Reason != "" {
-		fmt.Fprintf(w, ", %s: %s", p.Status.Reason, p.Status.Message)
-	}
-	fmt.Fprintln(w)
-	for _, list := range [][]v1.ContainerStatus{p.Status.InitContainerStatuses, p.Status.ContainerStatuses, p.Status.EphemeralContainerStatuses} {
-		for _, c := range list {
-			fmt.Fprintf(w, "          %s: %s, ready %t, %d restarts\n", c.Name, containerState(c.State), c.Ready, c.RestartCount)
-			if last := c.LastTerminationState.Terminated; last != nil {
-				fmt.Fprintf(w, "          %s, before: exit code %d, %s %s\n", c.Name, last.ExitCode, last.Reason, last.Message)
-			}
-		}
-	}
-	for _, d := range p.Doing {
-		fmt.Fprintf(w, "doing     %s for %s (%s)\n", d.Step, now.Sub(d.Since).Round(time.Millisecond), d.Why)
-	}
-	for _, reason := range p.Waits {
-		fmt.Fprintf(w, "waits for %s\n", reason)
-	}
-	if len(p.Doing)+len(p.Waits) == 0 {
-		fmt.Fprintln(w, "waits for nothing")
-	}
-	fmt.Fprintln(w, "steps")
-	for _, s := range p.Steps {
-		fmt.Fprintf(w, "  %s  %10s  %s", s.Began.Local().Format("15:04:05.000"), time.Duration(s.Took).Round(10*time.Microsecond), s.Step)
-		if s.Error != "" {
-			fmt.Fprintf(w, ": %s", s.Error)
-		}
-		fmt.Fprintln(w)
-	}
-	fmt.Fprintln(w, "told")
-	for _, note := range p.Notes {
-		fmt.Fprintf(w, "  %s  %s %s %s", note.At.Local().Format("15:04:05.000"), note.Reason, note.Container, note.Message)
-		if note.Count > 1 {
-			fmt.Fprintf(w, " (%d times)", note.Count)
-		}
-		fmt.Fprintln(w)
-	}
-}
-
-func containerState(s v1.ContainerState) string {
-	switch {
-	case s.Running != nil:
-		return "running since " + s.Running.StartedAt.Local().Format(time.DateTime)
-	case s.Terminated != nil:
-		return fmt.Sprintf("ended with exit code %d, %s", s.Terminated.ExitCode, s.Terminated.Reason)
-	case s.Waiting != nil:
-		return strings.TrimSuffix("waiting, "+s.Waiting.Reason+": "+s.Waiting.Message, ": ")
-	}
-	return "unknown"
 }
 
 func runPlan(ctx context.Context, args []string) error {

@@ -44,11 +44,14 @@ func (b *bed) stats(ctx context.Context) error {
 	if err := pause(ctx, calm); err != nil {
 		return err
 	}
-	client := b.scraper()
-	who := b.subject.name
+	client, who, pid := b.scraper(), b.subject.name, b.agent.Pid()
 	for _, s := range scraped {
 		var took []float64
 		var size int
+		before, err := cpuTime(pid)
+		if err != nil {
+			return err
+		}
 		for range b.o.samples {
 			began := time.Now()
 			bytes, err := scrape(ctx, client, s.path)
@@ -60,9 +63,15 @@ func (b *bed) stats(ctx context.Context) error {
 				return err
 			}
 		}
+		after, err := cpuTime(pid)
+		if err != nil {
+			return err
+		}
 		half, worst := estimate(median, took), estimate(p99, took)
 		p50 := b.table.set(fmt.Sprintf("%s with %d pods, p50", s.path, n), who, fmt.Sprintf("%s, %d KiB", half.text("ms"), size>>10))
 		last := b.table.set(fmt.Sprintf("%s with %d pods, p99", s.path, n), who, worst.text("ms"))
+		// With what the subject does meanwhile on its own.
+		b.table.set(fmt.Sprintf("%s with %d pods, processor time of each", s.path, n), who, fmt.Sprintf("%.0f ms", milliseconds(after-before)/float64(len(took))))
 		if b.floor != nil && s.median > 0 {
 			p50.targeted(fmt.Sprintf("≤ %.0f ms", s.median), half.atMost(s.median))
 			last.targeted(fmt.Sprintf("≤ %.0f ms", s.worst), worst.atMost(s.worst))

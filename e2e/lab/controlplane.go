@@ -58,6 +58,8 @@ type planeFiles struct {
 	serverCert, serverKey   string // the apiserver's own
 	kubeletCert, kubeletKey string // what it shows to kubelets
 	accountKey              string // signs service accounts' tokens
+	frontCA                 string // signs for who asks in others' names
+	frontCert, frontKey     string // by which the apiserver does, of APIs that others serve
 	auditPolicy, auditLog   string
 	admin                   string // kubeconfig
 }
@@ -125,6 +127,9 @@ func (p *ControlPlane) prepare() error {
 	if p.files.kubeletCert, p.files.kubeletKey, err = kubelet.write(pki, "apiserver-kubelet-client"); err != nil {
 		return err
 	}
+	if err := p.prepareFront(pki); err != nil {
+		return err
+	}
 	_, account, err := newKey()
 	if err != nil {
 		return err
@@ -144,6 +149,20 @@ func (p *ControlPlane) prepare() error {
 		return err
 	}
 	return p.prepareDaemons(programs)
+}
+
+func (p *ControlPlane) prepareFront(pki string) error {
+	front, err := newAuthority(pki, "front-proxy-ca")
+	if err != nil {
+		return err
+	}
+	pair, err := front.issue(request{user: "front-proxy-client"})
+	if err != nil {
+		return err
+	}
+	p.files.frontCA = front.certFile
+	p.files.frontCert, p.files.frontKey, err = pair.write(pki, "front-proxy-client")
+	return err
 }
 
 func (p *ControlPlane) prepareDaemons(programs string) error {
@@ -182,6 +201,10 @@ func (p *ControlPlane) apiserverArgs() []string {
 		"--client-ca-file=" + p.ca.certFile,
 		"--kubelet-client-certificate=" + p.files.kubeletCert, "--kubelet-client-key=" + p.files.kubeletKey,
 		"--kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname",
+		"--requestheader-client-ca-file=" + p.files.frontCA, "--requestheader-allowed-names=front-proxy-client",
+		"--requestheader-extra-headers-prefix=X-Remote-Extra-", "--requestheader-group-headers=X-Remote-Group",
+		"--requestheader-username-headers=X-Remote-User",
+		"--proxy-client-cert-file=" + p.files.frontCert, "--proxy-client-key-file=" + p.files.frontKey,
 		"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
 		"--service-account-key-file=" + p.files.accountKey, "--service-account-signing-key-file=" + p.files.accountKey,
 		"--service-cluster-ip-range=" + ServiceCIDR,

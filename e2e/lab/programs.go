@@ -104,6 +104,11 @@ func CoreDNS() string {
 	return filepath.Join(cacheDir(), "coredns-"+versions()["COREDNS"], "coredns")
 }
 
+// MetricsServer is the program.
+func MetricsServer() string {
+	return filepath.Join(cacheDir(), "metrics-server-"+versions()["METRICS_SERVER"], "metrics-server")
+}
+
 func versions() map[string]string {
 	v := map[string]string{}
 	for line := range strings.Lines(versionsEnv) {

@@ -31,6 +31,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/source"
 	"github.com/nodeagent/nodeagent/pkg/stats"
 	"github.com/nodeagent/nodeagent/pkg/syncloop"
+	"github.com/nodeagent/nodeagent/pkg/ui"
 	"github.com/nodeagent/nodeagent/pkg/volumes"
 )
 
@@ -86,6 +87,7 @@ type parts struct {
 	sources []source.Source
 	loop    *syncloop.Loop
 	cluster *cluster // nil when the agent is on its own
+	page    http.Handler
 	series  *metrics.Series
 	stats   *stats.Stats
 	checks  []server.Check
@@ -165,6 +167,7 @@ func (a *Agent) build(root string) (*parts, error) {
 		return nil, err
 	}
 	series.Storage.Logs(p.stats.Logs)
+	p.page = ui.Handler(ui.Options{Version: config.GitVersion(), Pods: loop, Logs: client, Stats: p.stats})
 	p.api, err = a.api(p, root)
 	return p, err
 }
@@ -184,7 +187,7 @@ func (a *Agent) run(ctx context.Context, root string, p *parts) error {
 	}
 	g.Go(func() error { return p.loop.Run(ctx, updates) })
 	g.Go(func() error { return p.stats.Run(ctx) })
-	g.Go(func() error { return local.Serve(ctx, root, p.loop, a.log) })
+	g.Go(func() error { return local.Serve(ctx, root, p.loop, p.page, a.log) })
 	g.Go(func() error { return server.ServeHealth(ctx, k, p.checks, a.log) })
 	g.Go(func() error { return notify(ctx, a.log, p.loop.Hung) })
 	a.log.Info("agent is running", "version", config.GitVersion(), "node", a.config.Node.Name, "root", root)

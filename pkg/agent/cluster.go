@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	v1 "k8s.io/api/core/v1"
@@ -69,7 +70,8 @@ func (a *Agent) join(root string, m machine, runtime *cri.Client, known *objects
 	if c.events, err = a.events(c.credentials); err != nil {
 		return nil, err
 	}
-	c.status = status.New(status.Options{Client: c.client, Node: func() pod.Node { return c.loop.Node() }, Log: a.log, Metrics: series.Writes})
+	c.status = status.New(status.Options{Client: c.client, Node: func() pod.Node { return c.loop.Node() }, Log: a.log, Metrics: series.Writes,
+		Ready: func(uid types.UID, sent, taken time.Time) { c.loop.Published(uid, sent, taken) }})
 	if c.node, err = a.nodeReport(m, c, runtime); err != nil {
 		return nil, err
 	}

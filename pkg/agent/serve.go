@@ -31,7 +31,7 @@ func (a *Agent) api(p *parts, root string) (*api, error) {
 	options := server.Options{
 		NodeName: a.config.Node.Name, Config: k, Gate: a.config.Gate, Pods: p.loop, Runtime: p.runtime, Health: p.checks,
 		Containers: p.runtime, Await: p.loop.Await,
-		Stats: p.stats, Cadvisor: exposition.NewSource(p.stats, p.runtime.SandboxImage, a.log),
+		UI: p.page, Stats: p.stats, Cadvisor: exposition.NewSource(p.stats, p.runtime.SandboxImage, a.log),
 		Process: server.Process{Flags: a.config.Flags(), Level: a.level, Root: root}, Metrics: p.series, Log: a.log,
 	}
 	if why := server.Nobody(k, p.cluster != nil); why != nil {

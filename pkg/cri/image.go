@@ -60,6 +60,10 @@ type PullRequest struct {
 	// Begun is called when the image has to be fetched, with words for people;
 	// it must not block.
 	Begun func(message string)
+	// Queued is called when the pull waits for its turn among those of the node,
+	// with what that is, and with "" when it has it; it must not block. Nil for
+	// nobody.
+	Queued func(what string)
 }
 
 // Pull makes the container's image present as its policy says, and after it the
@@ -123,7 +127,7 @@ func (c *Client) pull(ctx context.Context, p *v1.Pod, k *v1.Container, r PullReq
 	if err != nil {
 		return "", "", failed(ReasonPull, "pull image "+name, err)
 	}
-	got, err := c.pulls.do(ctx, pullKey(name, creds), func(ctx context.Context) (pullResult, error) {
+	got, err := c.pulls.do(ctx, pullKey(name, creds), r.Queued, func(ctx context.Context) (pullResult, error) {
 		return c.fetch(ctx, p, name, creds)
 	})
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -208,7 +209,7 @@ func TestPullIsShared(t *testing.T) {
 		pulls := newPulls(ImageOptions{})
 		results := make(chan error, 10)
 		want := func(ctx context.Context) {
-			got, err := pulls.do(ctx, "key", s.pull)
+			got, err := pulls.do(ctx, "key", nil, s.pull)
 			if err == nil && got.ref != "done" {
 				err = errors.New("nothing pulled")
 			}
@@ -245,7 +246,7 @@ func TestPullEndsWithItsLastUser(t *testing.T) {
 		results := make(chan error)
 		for range 2 {
 			go func() {
-				_, err := pulls.do(ctx, "key", s.pull)
+				_, err := pulls.do(ctx, "key", nil, s.pull)
 				results <- err
 			}()
 		}
@@ -259,7 +260,7 @@ func TestPullEndsWithItsLastUser(t *testing.T) {
 			t.Errorf("%d pulls go on after %v, %d flights left", s.now.Load(), time.Since(began), len(pulls.flying))
 		}
 		// The next who wants it begins anew.
-		if _, err := pulls.do(t.Context(), "key", s.pull); err != nil || s.began.Load() != 2 {
+		if _, err := pulls.do(t.Context(), "key", nil, s.pull); err != nil || s.began.Load() != 2 {
 			t.Errorf("second pull: %v, %d began", err, s.began.Load())
 		}
 	})
@@ -285,7 +286,7 @@ func TestPullLimits(t *testing.T) {
 				results := make(chan error)
 				for i := range 6 {
 					go func() {
-						_, err := pulls.do(t.Context(), string(rune('a'+i)), s.pull)
+						_, err := pulls.do(t.Context(), string(rune('a'+i)), nil, s.pull)
 						results <- err
 					}()
 				}
@@ -427,5 +428,39 @@ func TestSetPodCIDR(t *testing.T) {
 	f := &fake{version: "v2.1.0"}
 	if err := serve(t, f).SetPodCIDR(t.Context(), "10.1.0.0/24"); err != nil || f.podCIDR != "10.1.0.0/24" {
 		t.Errorf("the runtime knows %q, %v", f.podCIDR, err)
+	}
+}
+
+// Who waits for other pulls is told so, and when its turn has come; who has it at
+// once, or joins a pull that goes on, is told nothing.
+func TestPullSaysThatItWaits(t *testing.T) {
+	for name, o := range map[string]ImageOptions{"slots": {}, "rate": {MaxParallel: -1, QPS: 1. / 60, Burst: 1}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var s slow
+				pulls := newPulls(o)
+				began := time.Now()
+				var mu sync.Mutex
+				told := map[string]string{}
+				var work sync.WaitGroup
+				for _, who := range []string{"first", "joins", "waits"} {
+					image := strings.Replace(who, "joins", "first", 1)
+					work.Go(func() {
+						if _, err := pulls.do(t.Context(), image, func(what string) {
+							mu.Lock()
+							defer mu.Unlock()
+							told[who] += fmt.Sprintf("%v %q;", time.Since(began), what)
+						}, s.pull); err != nil {
+							t.Error(err)
+						}
+					})
+					synctest.Wait()
+				}
+				work.Wait()
+				if want := `0s "a turn to pull";1m0s "";`; told["waits"] != want || len(told) != 1 {
+					t.Errorf("told are %v, want who waits %q", told, want)
+				}
+			})
+		})
 	}
 }

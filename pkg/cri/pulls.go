@@ -22,6 +22,7 @@ type pulls struct {
 type flight struct {
 	users  int // under pulls.mu
 	cancel context.CancelFunc
+	turn   chan struct{} // closed once it has its turn, if it gets it
 	ended  chan struct{} // closed once got and err are set
 	got    pullResult
 	err    error
@@ -49,9 +50,10 @@ func pullKey(name string, creds []*runtimeapi.AuthConfig) string {
 }
 
 // do joins the flight called key, or begins it with pull, and waits for its
-// end or for ctx.
-func (s *pulls) do(ctx context.Context, key string, pull func(context.Context) (pullResult, error)) (pullResult, error) {
+// end or for ctx. It says to queued what else it waits for first.
+func (s *pulls) do(ctx context.Context, key string, queued func(string), pull func(context.Context) (pullResult, error)) (pullResult, error) {
 	f := s.join(key, pull)
+	f.awaitTurn(ctx, queued)
 	select {
 	case <-f.ended:
 		s.leave(key, f)
@@ -64,6 +66,24 @@ func (s *pulls) do(ctx context.Context, key string, pull func(context.Context) (
 	}
 }
 
+// awaitTurn returns when the flight has its turn, or has ended without.
+func (f *flight) awaitTurn(ctx context.Context, queued func(string)) {
+	select {
+	case <-f.turn:
+		return
+	default:
+	}
+	if queued != nil {
+		queued("a turn to pull")
+		defer queued("")
+	}
+	select {
+	case <-f.turn:
+	case <-f.ended:
+	case <-ctx.Done():
+	}
+}
+
 func (s *pulls) join(key string, pull func(context.Context) (pullResult, error)) *flight {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -72,11 +92,15 @@ func (s *pulls) join(key string, pull func(context.Context) (pullResult, error))
 		return f
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	f := &flight{users: 1, cancel: cancel, ended: make(chan struct{})}
+	f := &flight{users: 1, cancel: cancel, turn: make(chan struct{}), ended: make(chan struct{})}
 	s.flying[key] = f
+	slot := s.slots == nil || s.slotNow()
+	if slot && (s.turns == nil || s.turns.Allow()) {
+		close(f.turn)
+	}
 	go func() {
 		defer close(f.ended)
-		f.got, f.err = s.inTurn(ctx, pull)
+		f.got, f.err = s.inTurn(ctx, f.turn, slot, pull)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.drop(key, f)
@@ -84,20 +108,37 @@ func (s *pulls) join(key string, pull func(context.Context) (pullResult, error))
 	return f
 }
 
-// inTurn runs pull when the limits allow.
-func (s *pulls) inTurn(ctx context.Context, pull func(context.Context) (pullResult, error)) (pullResult, error) {
-	if s.slots != nil {
+// slotNow takes a slot if one is free.
+func (s *pulls) slotNow() bool {
+	select {
+	case s.slots <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+// inTurn runs pull when the limits allow, and closes turn then if it isn't yet.
+func (s *pulls) inTurn(ctx context.Context, turn chan struct{}, slot bool, pull func(context.Context) (pullResult, error)) (pullResult, error) {
+	if !slot {
 		select {
 		case s.slots <- struct{}{}:
-			defer func() { <-s.slots }()
 		case <-ctx.Done():
 			return pullResult{}, ctx.Err()
 		}
 	}
-	if s.turns != nil {
-		if err := s.turns.Wait(ctx); err != nil {
-			return pullResult{}, fmt.Errorf("wait for a turn to pull: %w", err)
+	if s.slots != nil {
+		defer func() { <-s.slots }()
+	}
+	select {
+	case <-turn:
+	default:
+		if s.turns != nil {
+			if err := s.turns.Wait(ctx); err != nil {
+				return pullResult{}, fmt.Errorf("wait for a turn to pull: %w", err)
+			}
 		}
+		close(turn)
 	}
 	return pull(ctx)
 }

@@ -9,12 +9,15 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"syscall"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+
+	"github.com/nodeagent/nodeagent/pkg/timeline"
 )
 
 // Client asks the agent with a given root.
@@ -35,6 +38,12 @@ func NewClient(root string) *Client {
 // Report is all that the agent says now.
 func (c *Client) Report(ctx context.Context) (r Report, err error) {
 	return r, c.ask(ctx, http.MethodGet, "/pods", nil, &r)
+}
+
+// Timeline is how the pods that which names came to be as they are, and what they
+// wait for: see timeline.All.
+func (c *Client) Timeline(ctx context.Context, which string) (a timeline.Answer, err error) {
+	return a, c.ask(ctx, http.MethodGet, "/debug/timeline?pod="+url.QueryEscape(which), nil, &a)
 }
 
 // Plan is what the agent would do for the pod.

@@ -3,6 +3,7 @@ package local
 import (
 	"context"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -47,7 +48,7 @@ func serve(t *testing.T, n node) (root string, c *Client) {
 	root = t.TempDir()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- Serve(ctx, root, n, slog.New(slog.DiscardHandler)) }()
+	go func() { done <- Serve(ctx, root, n, http.NotFoundHandler(), slog.New(slog.DiscardHandler)) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -135,7 +136,7 @@ func TestServeTakesOverADeadSocket(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- Serve(ctx, root, node{}, slog.New(slog.DiscardHandler)) }()
+	go func() { done <- Serve(ctx, root, node{}, http.NotFoundHandler(), slog.New(slog.DiscardHandler)) }()
 	for deadline := time.Now().Add(5 * time.Second); ; {
 		if _, err := NewClient(root).Report(ctx); err == nil {
 			break
@@ -146,5 +147,16 @@ func TestServeTakesOverADeadSocket(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+func TestTimeline(t *testing.T) {
+	p := pod.New(pod.Wanted{At: time.Now(), Spec: twoContainers()}, pod.View{}, nil)
+	_, c := serve(t, node{pods: []pod.Pod{p}})
+	for which, want := range map[string]int{"": 1, "default/web": 1, "u1": 1, "a&b": 0} {
+		got, err := c.Timeline(t.Context(), which)
+		if err != nil || len(got.Pods) != want {
+			t.Errorf("%q: %+v, %v", which, got, err)
+		}
 	}
 }

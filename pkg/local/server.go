@@ -17,6 +17,8 @@ import (
 
 	"github.com/nodeagent/nodeagent/pkg/pod"
 	"github.com/nodeagent/nodeagent/pkg/source"
+	"github.com/nodeagent/nodeagent/pkg/timeline"
+	"github.com/nodeagent/nodeagent/pkg/ui"
 )
 
 // Pods is who knows of the pods.
@@ -29,9 +31,10 @@ type Pods interface {
 
 const maxBody = 10 << 20
 
-// Serve answers on the socket of root until ctx ends. The socket of a process
-// that died is taken over: the caller holds the root's lock.
-func Serve(ctx context.Context, root string, pods Pods, log *slog.Logger) error {
+// Serve answers on the socket of root until ctx ends, what is below ui.Prefix by
+// page. The socket of a process that died is taken over: the caller holds the
+// root's lock.
+func Serve(ctx context.Context, root string, pods Pods, page http.Handler, log *slog.Logger) error {
 	path := Socket(root)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("local socket: %w", err)
@@ -47,7 +50,7 @@ func Serve(ctx context.Context, root string, pods Pods, log *slog.Logger) error 
 	if err := os.Chmod(path, 0o600); err != nil {
 		return errors.Join(fmt.Errorf("local socket: %w", err), l.Close())
 	}
-	server := &http.Server{Handler: handler(pods), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second,
+	server := &http.Server{Handler: handler(pods, page), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
@@ -57,8 +60,9 @@ func Serve(ctx context.Context, root string, pods Pods, log *slog.Logger) error 
 	return nil
 }
 
-func handler(pods Pods) http.Handler {
+func handler(pods Pods, page http.Handler) http.Handler {
 	mux := http.NewServeMux()
+	mux.Handle(ui.Prefix, page)
 	mux.HandleFunc("GET /pods", func(w http.ResponseWriter, r *http.Request) {
 		now, n := time.Now(), pods.Node()
 		report := Report{Node: Node{Name: n.Name, Runtime: n.Runtime, Network: n.Network}, Problems: pods.Problems()}
@@ -66,6 +70,9 @@ func handler(pods Pods) http.Handler {
 			report.Pods = append(report.Pods, describe(p, n, now))
 		}
 		reply(w, report)
+	})
+	mux.HandleFunc("GET /debug/timeline", func(w http.ResponseWriter, r *http.Request) {
+		reply(w, timeline.All(pods.Pods(), pods.Node(), time.Now(), r.URL.Query().Get("pod")))
 	})
 	mux.HandleFunc("POST /plan", func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))

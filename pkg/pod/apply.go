@@ -42,6 +42,7 @@ func New(w Wanted, view View, r *Record) Pod {
 		// It stays in the phase it had when its end began.
 		p.Phase = p.livePhase()
 	}
+	p.firstLaunch(w.At)
 	return p.settle(w.At)
 }
 
@@ -86,6 +87,15 @@ func Apply(p Pod, event Event) Pod {
 	case Probed:
 		at = e.At
 		p.probed(e)
+	case Queued:
+		at = e.At
+		p.queued(e)
+	case Held:
+		at = e.At
+		p.held(e)
+	case Published:
+		at = e.At
+		p.published(e)
 	case Tick:
 		at = e.At
 	}
@@ -291,7 +301,7 @@ func (p *Pod) judge(e Judged) {
 		p.Setup.Recorded = &r
 	}
 	p.Doing = without(p.Doing, key)
-	p.Steps = p.stepped(Step{Key: string(Admit), Began: e.At, Ended: e.At, Error: e.Verdict.Message})
+	p.took(asked.step(Done{At: e.At, Action: Action{Kind: Admit}, Failure: e.Verdict.failure()}))
 	if e.Verdict.State == Granted {
 		for _, n := range Unbuilt(p.Spec) {
 			p.note(e.At, n.Warning, n.Reason, "", "%s", n.Message)
@@ -367,6 +377,7 @@ func (p Pod) settle(at time.Time) Pod {
 	if !IsTerminal(p.Phase) {
 		p.Phase = p.phase()
 	}
+	p.arrive(at)
 	return p
 }
 

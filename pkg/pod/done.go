@@ -16,12 +16,8 @@ func (p Pod) done(e Done) Pod {
 		return p
 	}
 	p.Doing = without(p.Doing, a.Key())
-	step := Step{Key: a.Key(), Began: doing.Since, Ended: e.At}
-	if e.Failure != nil {
-		step.Error = e.Failure.Message
-	}
 	if a.Kind != Save && a.Kind != Observe || e.Failure != nil {
-		p.Steps = p.stepped(step)
+		p.took(doing.step(e))
 	}
 	for _, n := range e.Told {
 		p.note(e.At, n.Warning, n.Reason, a.Container, "%s", n.Message)
@@ -41,7 +37,7 @@ func (p Pod) done(e Done) Pod {
 		if a.Kind == Mount && e.Usable {
 			p.Setup.Mounted, p.Setup.Outdated, p.Setup.Renew = true, true, e.Renew
 		}
-		p.failed(e)
+		p.failed(e, doing.Since)
 		if a.Kind == Mount && doing.Outdated {
 			p.Setup.Failures = without(p.Setup.Failures, a.failureKey())
 		}
@@ -69,7 +65,20 @@ func (p Pod) done(e Done) Pod {
 	return p
 }
 
-func (p Pod) stepped(s Step) []Step { return append(slices.Clone(tail(p.Steps, keptSteps-1)), s) }
+// step is what the action in flight becomes with its end.
+func (d Doing) step(e Done) Step {
+	s := Step{Key: e.Action.Key(), Kind: e.Action.Kind, Container: e.Action.Container, Began: d.Since, Ended: e.At, Queue: d.Queue}
+	if e.Failure != nil {
+		s.Error = e.Failure.Message
+	}
+	if d.Since.IsZero() {
+		s.Began = e.At // nobody saw it begin
+	}
+	if s.Queue.For != "" && s.Queue.Ended.IsZero() {
+		s.Queue.Ended = e.At // it never had its turn
+	}
+	return s
+}
 
 // failureKey names what is tried again after a failure; a stop with another
 // grace is the same stop.
@@ -93,8 +102,9 @@ func renewDelay(tries int) time.Duration {
 
 // failed remembers a failure where it belongs: with the container that waits
 // for it, or with the step of the pod.
-func (p *Pod) failed(e Done) {
+func (p *Pod) failed(e Done, began time.Time) {
 	a, f := e.Action, *e.Failure
+	f.Since = began
 	switch a.Kind {
 	case Pull, Create, Start:
 		if a.Kind == Pull && !p.wants(a) {
@@ -102,7 +112,7 @@ func (p *Pod) failed(e Done) {
 		}
 		p.remember(a.Container, func(m *Memory) {
 			if m.Failure != nil && m.Failure.Reason == f.Reason {
-				f.Tries = m.Failure.Tries
+				f.Tries, f.Since = m.Failure.Tries, m.Failure.Since
 				// A start that nobody knows of may yet happen.
 				f.Uncertain = f.Uncertain || a.Kind == Start && m.Failure.Uncertain
 			}
@@ -142,7 +152,10 @@ func (p *Pod) failed(e Done) {
 		case Actuate:
 			p.notActuated(e.At, f.Message)
 		}
-		f.Tries = p.Setup.Failures[a.failureKey()].Tries + 1
+		if before := p.Setup.Failures[a.failureKey()]; before.Tries > 0 {
+			f.Tries, f.Since = before.Tries, before.Since
+		}
+		f.Tries++
 		f.Retry = e.At.Add(retryDelay(f.Tries))
 		if a.Kind == Mount && p.Setup.Mounted {
 			f.Retry = e.At.Add(renewDelay(f.Tries))

@@ -76,3 +76,25 @@ func waitsFor(reason string) string {
 	}
 	return reason
 }
+
+// Word is the pod's state in one word: what is most worth knowing. Ending says
+// that nobody wants it any more.
+func Word(s v1.PodStatus, ending bool) string {
+	if ending {
+		return "Terminating"
+	}
+	if s.Reason != "" {
+		return s.Reason
+	}
+	for _, list := range [][]v1.ContainerStatus{s.InitContainerStatuses, s.ContainerStatuses} {
+		for _, c := range list {
+			if c.State.Waiting != nil && c.State.Waiting.Reason != "" && !IsTerminal(s.Phase) {
+				return c.State.Waiting.Reason
+			}
+		}
+	}
+	if s.Phase == v1.PodSucceeded {
+		return "Completed"
+	}
+	return string(s.Phase)
+}

@@ -56,6 +56,8 @@ type Pod struct {
 	Doing map[string]Doing
 	// Steps are the newest finished actions, oldest first, for people.
 	Steps []Step
+	// Launches are the pod's first one and, if there was another, its newest.
+	Launches []Launch
 	// Notes are what people are told (Kubernetes events), oldest first.
 	Notes []Note
 	// Changes counts the finished calls that changed the runtime's state. A
@@ -264,8 +266,10 @@ type Failure struct {
 	// Awaited says that what is missing was asked for and is still to be answered:
 	// the pod is told when it is.
 	Awaited bool
-	// Tries counts failures in a row; Retry is when to try again.
+	// Tries counts failures in a row, Since is when the first of them began; Retry
+	// is when to try again.
 	Tries int
+	Since time.Time
 	Retry time.Time
 }
 
@@ -283,12 +287,17 @@ type Doing struct {
 	// began: what it brings may be older than the hint. Of an Admit it says that
 	// a name came free since, of a Mount, Pull or Create that an object has changed.
 	Outdated bool
+	// Queue is the turn that it waits or waited for.
+	Queue Queue
 }
 
 // Step is a finished action.
 type Step struct {
 	Key          string
+	Kind         Kind
+	Container    string // "" if it is about the whole pod
 	Began, Ended time.Time
+	Queue        Queue
 	Error        string
 }
 

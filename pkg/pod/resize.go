@@ -145,8 +145,9 @@ func (p *Pod) resized(e Resized) {
 		r.Ask = r.Ask || r.Answer.State == Waiting
 		return
 	}
+	asked := p.Doing[Action{Kind: Allocate}.Key()]
 	p.Doing = without(p.Doing, Action{Kind: Allocate}.Key())
-	p.Steps = p.stepped(Step{Key: string(Allocate), Began: e.At, Ended: e.At, Error: e.Verdict.Message})
+	p.took(asked.step(Done{At: e.At, Action: Action{Kind: Allocate}, Failure: e.Verdict.failure()}))
 	if e.Record != nil {
 		p.Setup.Recorded = e.Record
 	}

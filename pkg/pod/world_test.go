@@ -64,6 +64,10 @@ var verbs = map[string]func(w *world, a args, body []string) string{
 	"record":  (*world).verbRecord,
 	"notes":   (*world).verbNotes,
 	"expect":  (*world).verbExpect,
+	"queue":   (*world).verbQueue,
+	"told":    (*world).verbTold,
+	"blocked": (*world).verbBlocked,
+	"waited":  (*world).verbWaited,
 }
 
 func (w *world) command(t *testing.T, b block) string {
@@ -187,6 +191,9 @@ func (w *world) start() []Action {
 			w.saved = w.pod.Record()
 		}
 		w.apply(Begun{At: w.now, Action: a})
+	}
+	if e, news := HeldUp(w.pod, w.node, w.now); news {
+		w.apply(e)
 	}
 	return actions
 }

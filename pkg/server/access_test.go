@@ -68,6 +68,7 @@ func TestWhatIsAsked(t *testing.T) {
 		"GET /logs/a/b":          {"get log"},
 		"POST /checkpoint/a/b/c": {"create checkpoint"},
 		"GET /podsx":             {"get proxy"},
+		"GET /debug/timeline":    {"get proxy"},
 		"PUT /debug/flags/v":     {"update proxy"},
 		"DELETE /exec/a/b/c":     {"delete proxy"},
 		"PATCH /":                {"patch proxy"},

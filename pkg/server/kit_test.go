@@ -227,7 +227,7 @@ func newKit(t *testing.T) *kit {
 	k.options = Options{
 		NodeName: "node-1", Config: &c, Gate: func(string) bool { return true },
 		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil },
-		Tokens:      k.reviewer.client(t), Rights: k.reviewer.client(t), Pods: k.stub, Runtime: k.stub,
+		Tokens:      k.reviewer.client(t), Rights: k.reviewer.client(t), Pods: k.stub, Runtime: k.stub, UI: http.NotFoundHandler(),
 		Process: Process{Flags: map[string]string{"v": "2"}, Level: &k.level, Root: t.TempDir()},
 		Log:     slog.New(slog.NewTextHandler(k.logged, &slog.HandlerOptions{Level: &k.level})),
 	}

@@ -3,6 +3,8 @@ package server
 import (
 	"encoding/json"
 	"net/http"
+
+	"github.com/nodeagent/nodeagent/pkg/ui"
 )
 
 // routes are the paths of the node's API and who answers them. What fields of
@@ -12,16 +14,19 @@ func (s *Server) routes() http.Handler {
 	s.addReadable(mux)
 	k := s.options.Config
 	if !*k.EnableDebuggingHandlers {
-		for _, path := range []string{"/run/", "/exec/", "/attach/", "/portForward/", "/containerLogs/", "/runningpods/", "/debug/pprof/", "/logs/"} {
+		for _, path := range []string{"/run/", "/exec/", "/attach/", "/portForward/", "/containerLogs/", "/runningpods/", "/debug/pprof/", "/debug/timeline", "/logs/", ui.Prefix} {
 			mux.HandleFunc(path, disabled("Debug endpoints are disabled."))
 		}
 		return mux
 	}
 	mux.HandleFunc("GET /runningpods/{$}", s.runningPods)
 	mux.HandleFunc("GET /configz", s.configz)
+	mux.HandleFunc("GET /debug/timeline", s.timeline)
 	if s.options.Gate("ContainerCheckpoint") {
 		mux.HandleFunc("POST /checkpoint/{namespace}/{pod}/{container}", s.checkpoint)
 	}
+	mux.Handle("/ui", s.options.UI)
+	mux.Handle(ui.Prefix, s.options.UI)
 	s.addStreams(mux)
 	s.addProcess(mux)
 	s.addLogs(mux)

@@ -47,7 +47,9 @@ type Options struct {
 	Runtime Runtime
 	// Containers are looked into with it.
 	Containers Containers
-	Stats      Stats
+	// UI is the page below /ui/ (package ui).
+	UI    http.Handler
+	Stats Stats
 	// Cadvisor has what only /metrics/cadvisor tells.
 	Cadvisor Cadvisor
 	// Health are the checks of /healthz beside ping, by name.

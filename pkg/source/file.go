@@ -72,6 +72,9 @@ func (f *fileSource) Run(ctx context.Context, out chan<- Update) error {
 			return ctx.Err()
 		case e := <-w.events():
 			if w.concerns(e) {
+				if len(touched) == 0 {
+					files.noticed = time.Now()
+				}
 				touched[e.Name] = e.Has(fsnotify.Remove)
 				look.Reset(time.Until(soonest))
 			}
@@ -85,6 +88,7 @@ func (f *fileSource) Run(ctx context.Context, out chan<- Update) error {
 			now := time.Now()
 			changed, again := files.scan(touched, now)
 			clear(touched)
+			files.noticed = time.Time{}
 			if !again.IsZero() {
 				look.Reset(again.Sub(now))
 			}

@@ -29,6 +29,9 @@ type folder struct {
 	place
 	path  string
 	files map[string]*entry
+	// noticed is when the first of the changes that a scan is about was noticed,
+	// zero if it is about none.
+	noticed time.Time
 	// broken is why the path as a whole can't be listed, nil when it can.
 	broken error
 }
@@ -99,6 +102,17 @@ func (f *folder) scan(touched map[string]bool, now time.Time) (changed bool, aga
 	return changed, again
 }
 
+// seen is since when there has been something new in the file: it may have been in
+// doubt, or other changes were awaited.
+func (f *folder) seen(m *entry, now time.Time) time.Time {
+	for _, at := range []time.Time{m.doubt, f.noticed} {
+		if !at.IsZero() && at.Before(now) {
+			now = at
+		}
+	}
+	return now
+}
+
 // look reads one file if it may have changed.
 func (f *folder) look(name string, m *entry, forced bool, now time.Time) (changed bool, again time.Time) {
 	key, err := keyOf(name)
@@ -134,7 +148,7 @@ func (f *folder) look(name string, m *entry, forced bool, now time.Time) (change
 		return false, until
 	}
 	before := m.contents
-	m.contents, m.doubt = before.then(found, now), time.Time{}
+	m.contents, m.doubt = before.then(found, f.seen(m, now)), time.Time{}
 	m.text = text
 	return !same(before, m.contents), time.Time{}
 }

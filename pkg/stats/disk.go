@@ -27,11 +27,11 @@ type sizes struct {
 
 // oldest is the age of the oldest figures of volumes: very old when a pod has
 // none yet.
-func (s *Stats) oldest(known map[types.UID]sizes) (age time.Duration) {
-	for _, p := range s.live() {
+func (v *view) oldest(known map[types.UID]sizes) (age time.Duration) {
+	for _, p := range v.pods {
 		one, ok := known[p.UID()]
 		if !ok {
-			return s.sizes.old
+			return v.stats.sizes.old
 		}
 		age = max(age, time.Since(one.at))
 	}
@@ -51,7 +51,7 @@ func (s *Stats) measure(ctx context.Context, known map[types.UID]sizes) (map[typ
 			all[p.UID()] = before
 			continue
 		}
-		now, err := s.measurePod(ctx, p, before)
+		now, err := s.walk(ctx, p, before)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -64,9 +64,28 @@ func (s *Stats) measure(ctx context.Context, known map[types.UID]sizes) (map[typ
 	return all, nil
 }
 
+// walk measures the pod's volumes. One on a dead mount may never answer: that
+// holds a goroutine of its own, and looks after it wait for the same one.
+func (s *Stats) walk(ctx context.Context, p pod.Pod, before sizes) (sizes, error) {
+	done := s.walks.DoChan(string(p.UID()), func() (any, error) {
+		ctx, cancel := context.WithTimeout(ctx, budget)
+		defer cancel()
+		return s.measurePod(ctx, p, before)
+	})
+	late := time.NewTimer(budget + time.Second)
+	defer late.Stop()
+	select {
+	case r := <-done:
+		return r.Val.(sizes), r.Err
+	case <-ctx.Done():
+		return before, ctx.Err()
+	case <-late.C:
+		before.at = time.Now() // not again before the others
+		return before, errors.New("measuring the volumes does not end; is one of them on a dead mount?")
+	}
+}
+
 func (s *Stats) measurePod(ctx context.Context, p pod.Pod, before sizes) (sizes, error) {
-	ctx, cancel := context.WithTimeout(ctx, budget)
-	defer cancel()
 	now := sizes{at: time.Now(), volumes: map[string]volumes.Usage{}}
 	var errs []error
 	for i := range p.Spec.Spec.Volumes {

@@ -80,10 +80,10 @@ func (f *v2) cgroup(t *testing.T, name string, files map[string]string) {
 		"memory.swap.current": "4096\n",
 		"memory.swap.max":     "8192\n",
 		"memory.stat":         "anon 600000\nfile 300000\nfile_mapped 1000\ninactive_file 200000\nactive_file 100000\npgfault 77\npgmajfault 5\n",
-		"cgroup.procs":        "4000000001\n4000000002\n4000000003\n",
+		"cgroup.procs":        "4194305\n4194306\n4194307\n", // more than the kernel has
 		"cpu.weight":          "100\n",
 		"cpu.max":             "50000 100000\n",
-		"io.stat":             "8:0 rbytes=4096 wbytes=8192 rios=1 wios=2 dbytes=0 dios=0\n",
+		"io.stat":             "4095:0 rbytes=4096 wbytes=8192 rios=1 wios=2 dbytes=0 dios=0\n",
 		"memory.events":       "low 0\nhigh 0\nmax 4\noom 1\noom_kill 2\n",
 		"memory.peak":         "2000000\n",
 		"pids.current":        "5\n",

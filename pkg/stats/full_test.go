@@ -14,6 +14,8 @@ import (
 	"github.com/google/cadvisor/container/libcontainer"
 	info "github.com/google/cadvisor/info/v1"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/nodeagent/nodeagent/pkg/pod"
 )
 
 // theirs is what cAdvisor says of a cgroup.
@@ -224,6 +226,25 @@ func await(t *testing.T, file string) {
 		}
 		if time.Now().After(deadline) {
 			t.Fatal("the program in the cgroup doesn't get ready")
+		}
+	}
+}
+
+// TestSampledBetweenRestarts: while no container of a pod runs, its sandbox still
+// has a network, and the counters go on.
+func TestSampledBetweenRestarts(t *testing.T) {
+	f, s := newV2(t)
+	f.add(t, "web")
+	f.cgroup(t, "podweb/web-sandbox", nil)
+	view := &f.pods[0].View
+	view.Containers[0].State, view.Sandboxes[0].Ready = pod.Exited, true
+	if got := find(t, s.round(Full), KindSandbox, "web"); got.ID != "web-sandbox" || got.Stats.Memory.Usage == 0 {
+		t.Errorf("sandbox: %+v", got)
+	}
+	view.Sandboxes[0].Ready = false
+	for _, c := range s.round(Full) {
+		if c.Pod == "web" {
+			t.Errorf("of a pod whose sandbox is down there is %+v", c)
 		}
 	}
 }

@@ -15,8 +15,6 @@ type kept[T any] struct {
 	fresh, old time.Duration
 	// read finds it out. It is given what is known.
 	read func(context.Context, T) (T, error)
-	// age of what is known, nil for the time since it was found out.
-	age func(T) time.Duration
 
 	mu     sync.Mutex
 	value  T
@@ -30,17 +28,18 @@ func newKept[T any](fresh, old time.Duration, read func(context.Context, T) (T, 
 	return &kept[T]{fresh: fresh, old: old, read: read, next: make(chan struct{}), wanted: make(chan struct{}, 1)}
 }
 
-// get is what is known, waiting no longer than that. With an error it is the
-// last that was known, perhaps nothing.
-func (k *kept[T]) get(ctx context.Context, wait time.Duration) (T, error) {
+// get is what is known, waiting no longer than that. ageOf may be nil: then what
+// is known is as old as it was found out. With an error it is the last that was
+// known, perhaps nothing.
+func (k *kept[T]) get(ctx context.Context, wait time.Duration, ageOf func(T) time.Duration) (T, error) {
 	k.mu.Lock()
 	value, at, err, next := k.value, k.at, k.err, k.next
 	k.mu.Unlock()
 	age := k.old
 	switch {
 	case at.IsZero():
-	case k.age != nil:
-		age = k.age(value)
+	case ageOf != nil:
+		age = ageOf(value)
 	default:
 		age = time.Since(at)
 	}

@@ -46,7 +46,7 @@ func TestKept(t *testing.T) {
 			time.Sleep(step.after)
 			failing.Store(step.fail)
 			began := time.Now()
-			got, err := k.get(ctx, time.Second)
+			got, err := k.get(ctx, time.Second, nil)
 			if waited := time.Since(began); waited != step.waits || got != step.want || step.fail != (err != nil) {
 				t.Errorf("step %d: got %d, %v after %v, want %d after %v", i, got, err, waited, step.want, step.waits)
 			}
@@ -71,7 +71,7 @@ func TestKeptGivesUpWaiting(t *testing.T) {
 		done := make(chan error)
 		go func() { done <- k.run(ctx) }()
 		began := time.Now()
-		if _, err := k.get(ctx, time.Second); err != nil || time.Since(began) != time.Second {
+		if _, err := k.get(ctx, time.Second, nil); err != nil || time.Since(began) != time.Second {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}
 		cancel()

@@ -6,17 +6,18 @@ import (
 	info "github.com/google/cadvisor/info/v1"
 )
 
-// network reads the interfaces of a pod, where its sandbox's first process sees
-// them: it is the one process of the pod that nobody else has a say in.
-func (s *Sampler) network(r *reader, owner *Container, sandbox string) {
-	f := files{hierarchies: s.files, cgroup: sandbox}
+// network reads the interfaces of a pod where the first process in the cgroup
+// sees them. It says whether there is one.
+func (s *Sampler) network(r *reader, owner *Container, cgroup string) bool {
+	f := files{hierarchies: s.files, cgroup: cgroup}
 	_, first := f.processes(r)
 	f.close()
 	if first == "" {
-		return
+		return false
 	}
 	owner.Stats.Network = interfaces(r.bytes(cwd, "/proc/"+first+"/net/dev"))
 	owner.Spec.HasNetwork = len(owner.Stats.Network.Interfaces) > 0
+	return true
 }
 
 // ours are the machine's ends of pods' interfaces, which are counted with the

@@ -26,8 +26,8 @@ func TestFiguresOfV2(t *testing.T) {
 		ContainerData: info.MemoryStatsMemoryData{Pgfault: 77, Pgmajfault: 5}, HierarchicalData: info.MemoryStatsMemoryData{Pgfault: 77, Pgmajfault: 5},
 		PSI: info.PSIStats{Some: info.PSIData{Total: 2}, Full: info.PSIData{Total: 1}}}
 	want.DiskIo = info.DiskIoStats{PSI: info.PSIStats{Some: info.PSIData{Total: 4}, Full: info.PSIData{Total: 3}},
-		IoServiceBytes: []info.PerDiskStats{{Major: 8, Stats: map[string]uint64{"Read": 4096, "Write": 8192, "Discard": 0}}},
-		IoServiced:     []info.PerDiskStats{{Major: 8, Stats: map[string]uint64{"Read": 1, "Write": 2, "Discard": 0}}}}
+		IoServiceBytes: []info.PerDiskStats{{Major: 4095, Stats: map[string]uint64{"Read": 4096, "Write": 8192, "Discard": 0}}},
+		IoServiced:     []info.PerDiskStats{{Major: 4095, Stats: map[string]uint64{"Read": 1, "Write": 2, "Discard": 0}}}}
 	want.Processes = info.ProcessStats{ProcessCount: 3, ThreadsCurrent: 5, ThreadsMax: 100}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)

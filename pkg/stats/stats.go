@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/singleflight"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -68,6 +69,7 @@ type Stats struct {
 	usage   *kept[map[string]cri.Usage]
 	images  *kept[imageFS]
 	sizes   *kept[map[types.UID]sizes]
+	walks   singleflight.Group // through volumes, by pod
 }
 
 type imageFS struct{ images, containers cri.FileSystem }
@@ -87,7 +89,6 @@ func New(o Options) (*Stats, error) {
 		return fs, err
 	})
 	s.sizes = newKept(o.VolumePeriod, 10*o.VolumePeriod, s.measure)
-	s.sizes.age = s.oldest
 	return s, nil
 }
 

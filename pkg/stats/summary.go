@@ -22,12 +22,12 @@ import (
 // Every pod with a running container is in it, every such container is in its
 // pod, each figure with the time of its own. What is not known is left out.
 func (s *Stats) Summary(ctx context.Context, onlyCPUAndMemory bool) (*statsapi.Summary, error) {
-	v := view{stats: s, now: time.Now(), brief: onlyCPUAndMemory, disks: map[string]*statsapi.FsStats{}}
+	v := view{stats: s, now: time.Now(), pods: s.live(), brief: onlyCPUAndMemory, disks: map[string]*statsapi.FsStats{}}
 	if err := v.look(ctx); err != nil {
 		return nil, err
 	}
 	summary := &statsapi.Summary{Node: v.node(), Pods: []statsapi.PodStats{}}
-	for _, p := range s.live() {
+	for _, p := range v.pods {
 		summary.Pods = append(summary.Pods, v.pod(p))
 	}
 	if !v.brief {
@@ -40,6 +40,7 @@ func (s *Stats) Summary(ctx context.Context, onlyCPUAndMemory bool) (*statsapi.S
 type view struct {
 	stats   *Stats
 	now     time.Time
+	pods    []pod.Pod
 	brief   bool
 	samples []Container
 	byID    map[string]Container // containers
@@ -65,7 +66,7 @@ func (v *view) look(ctx context.Context) (err error) {
 	}
 	// What was the last is told when the runtime doesn't answer.
 	if !v.brief || v.lacks() {
-		v.usage, _ = v.stats.usage.get(ctx, firstWait)
+		v.usage, _ = v.stats.usage.get(ctx, firstWait, nil)
 	}
 	if v.brief {
 		return nil
@@ -74,14 +75,14 @@ func (v *view) look(ctx context.Context) (err error) {
 		return fmt.Errorf("the node's file system: %w", err)
 	}
 	if v.stats.options.VolumePeriod > 0 {
-		v.sizes, _ = v.stats.sizes.get(ctx, newWait)
+		v.sizes, _ = v.stats.sizes.get(ctx, newWait, v.oldest)
 	}
 	return nil
 }
 
 // lacks says whether there is a container that runs without a sample.
 func (v *view) lacks() bool {
-	for _, p := range v.stats.live() {
+	for _, p := range v.pods {
 		for _, c := range running(p) {
 			if _, ok := v.byID[c.ID]; !ok {
 				return true
@@ -115,7 +116,7 @@ func (v *view) node() statsapi.NodeStats {
 // nodeDisks adds what the node says of its disks and processes.
 func (v *view) nodeDisks(ctx context.Context, n *statsapi.NodeStats) {
 	n.Fs, n.Rlimit = v.root, processes(v.now)
-	images, err := v.stats.images.get(ctx, firstWait)
+	images, err := v.stats.images.get(ctx, firstWait, nil)
 	if err != nil && images == (imageFS{}) {
 		v.stats.options.Log.Debug("the image file system is not known", "error", err)
 		return

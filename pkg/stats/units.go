@@ -23,7 +23,7 @@ func (s *Sampler) wanted() []unit {
 		units = append(units, s.single(KindSystem, system))
 	}
 	for _, p := range s.pods.Pods() {
-		if parent := s.places.Parent(p.Spec); parent != "" && len(running(p)) > 0 {
+		if parent := s.places.Parent(p.Spec); parent != "" && (len(running(p)) > 0 || networked(p)) {
 			units = append(units, unit{key: parent, read: func(r *reader, u *unit, d Depth) reading {
 				return s.pod(r, u, p, parent, d)
 			}})
@@ -42,6 +42,17 @@ func running(p pod.Pod) []pod.Container {
 	}
 	return out
 }
+
+func ids(containers []pod.Container) (out []string) {
+	for _, c := range containers {
+		out = append(out, c.ID)
+	}
+	return out
+}
+
+// networked says whether the pod's sandbox is up, whose network counts on while
+// containers restart.
+func networked(p pod.Pod) bool { return len(p.View.Sandboxes) > 0 && p.View.Sandboxes[0].Ready }
 
 // single is a cgroup that stands for itself.
 func (s *Sampler) single(kind Kind, system System) unit {
@@ -129,8 +140,12 @@ func (s *Sampler) pod(r *reader, u *unit, p pod.Pod, parent string, d Depth) rea
 		return c, name != ""
 	}
 	if len(all.containers) > 0 && !sandbox.HostNetwork {
-		if c, ok := inside(KindSandbox, sandbox.ID); ok {
-			s.network(r, &all.containers[0], c.Cgroup)
+		// The sandbox's process is the one that nobody else has a say in; some
+		// runtimes do without.
+		for _, id := range append([]string{sandbox.ID}, ids(running(p))...) {
+			if c, ok := inside(KindSandbox, id); ok && s.network(r, &all.containers[0], c.Cgroup) {
+				break
+			}
 		}
 	}
 	if c, ok := inside(KindSandbox, sandbox.ID); ok && d == Full {

@@ -22,10 +22,14 @@ func (w *Writer) fly(ctx context.Context, k *known, timeout time.Duration) {
 	w.mu.Unlock()
 	s := w.planned(v, time.Now())
 	call, cancel := context.WithTimeout(ctx, timeout)
+	sent := time.Now()
 	newest, err := w.send(call, v, s)
 	cancel()
 	if ctx.Err() != nil {
 		return // the agent ends
+	}
+	if err == nil && newest != nil {
+		w.tellReady(v, s, sent)
 	}
 	if s.verb != idle {
 		w.Metrics.Call(s.verb.String(), err != nil)
@@ -40,6 +44,20 @@ func (w *Writer) fly(ctx context.Context, k *known, timeout time.Duration) {
 		k.took(v, s, newest)
 	}
 	w.judge(k, v, s, err)
+}
+
+// tellReady says of pods that the apiserver now knows that they are ready.
+func (w *Writer) tellReady(v view, s step, sent time.Time) {
+	said := s.status
+	if s.verb == create {
+		said = s.pod.Status
+	}
+	if w.Ready == nil || s.verb != patch && s.verb != create || !isTrue(said, v1.PodReady) {
+		return
+	}
+	for _, p := range v.here {
+		w.Ready(p.UID(), sent, time.Now())
+	}
 }
 
 // send makes the call. What it brings is the apiserver's newest copy, nil if it

@@ -29,7 +29,10 @@ type Options struct {
 	Client kubernetes.Interface
 	// Node is the newest view of the node.
 	Node func() pod.Node
-	Log  *slog.Logger
+	// Ready is called when the apiserver has taken a status that says that the pod
+	// is ready, with when it was sent; it must not block. Nil for nobody.
+	Ready func(uid types.UID, sent, taken time.Time)
+	Log   *slog.Logger
 	// Metrics is told of every call; nil for nobody.
 	Metrics *metrics.Writes
 }

@@ -105,7 +105,8 @@ func (a *actor) restore() {
 
 // step plans once and begins what is to be done, probes too.
 func (a *actor) step(ctx context.Context) (wake time.Time, gone bool) {
-	actions, wake := pod.Plan(a.pod, a.loop.Node(), time.Now())
+	node, now := a.loop.Node(), time.Now()
+	actions, wake := pod.Plan(a.pod, node, now)
 	for _, act := range actions {
 		if act.Kind == pod.Forget {
 			a.watch.planned(&a.pod)
@@ -123,6 +124,9 @@ func (a *actor) step(ctx context.Context) (wake time.Time, gone bool) {
 		a.begin(ctx, act)
 	}
 	a.watch.planned(&a.pod)
+	if e, news := pod.HeldUp(a.pod, node, now); news {
+		a.apply(e)
+	}
 	a.keepProbes(ctx)
 	return wake, false
 }
@@ -159,6 +163,11 @@ func (a *actor) apply(e pod.Event) {
 	before := a.pod
 	a.pod = pod.Apply(a.pod, e)
 	a.watch.observe(&before, &a.pod, e)
+	if pod.ForPeople(e) {
+		p := a.pod
+		a.now.Store(&p)
+		return
+	}
 	switch d := e.(type) {
 	case pod.Done:
 		delete(a.flight, d.Action.Key())

@@ -52,7 +52,8 @@ func (a *actor) do(ctx, wish context.Context, turn *waiter, p pod.Pod, act pod.A
 		done.Image, message, err = a.loop.Runtime.Pull(wish, p.Spec, cri.PullRequest{Container: act.Container, Secrets: secrets,
 			Begun: func(message string) {
 				a.mail.put(pod.Said{At: time.Now(), Note: pod.Note{Reason: "Pulling", Message: message, Container: act.Container}})
-			}})
+			},
+			Queued: func(what string) { a.queue(act, what) }})
 		if err == nil {
 			done.Told = append(done.Told, pod.Note{Reason: "Pulled", Message: message})
 		}
@@ -143,7 +144,7 @@ func (a *actor) inSlot(ctx, wish context.Context, turn *waiter, p pod.Pod, done 
 	if turn == nil {
 		turn = a.loop.slots.join(rankOf(p, done.Action))
 	}
-	if err := turn.wait(wish); err != nil {
+	if err := a.takeTurn(wish, turn, done.Action); err != nil {
 		return err
 	}
 	a.loop.Metrics.SlotWait(time.Since(turn.joined))
@@ -161,6 +162,22 @@ func (a *actor) inSlot(ctx, wish context.Context, turn *waiter, p pod.Pod, done 
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	return a.start(ctx, p, request, done)
+}
+
+// takeTurn waits for the action's start slot, and says so if it does not have one
+// at once.
+func (a *actor) takeTurn(wish context.Context, turn *waiter, act pod.Action) error {
+	if turn.came() {
+		return turn.wait(wish)
+	}
+	a.queue(act, "a start slot")
+	defer a.queue(act, "")
+	return turn.wait(wish)
+}
+
+// queue says that the action waits for a turn of that kind; "" that it has it.
+func (a *actor) queue(act pod.Action, what string) {
+	a.mail.put(pod.Queued{At: time.Now(), Key: act.Key(), For: what})
 }
 
 func rankOf(p pod.Pod, act pod.Action) rank {

@@ -221,6 +221,13 @@ func (l *Loop) RenewPod(uid types.UID) {
 	}
 }
 
+// Published tells that the apiserver has taken that the pod is ready.
+func (l *Loop) Published(uid types.UID, sent, taken time.Time) {
+	if a := l.actor(uid); a != nil {
+		a.mail.put(pod.Published{Sent: sent, At: taken})
+	}
+}
+
 // Node is the newest view of the node.
 func (l *Loop) Node() pod.Node { return *l.node.Load() }
 

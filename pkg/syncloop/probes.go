@@ -58,12 +58,13 @@ func (a *actor) startProbe(ctx context.Context, key probeKey, q pod.Probing) {
 	ctx, cancel := context.WithCancel(ctx)
 	r := &probing{Probing: q, cancel: cancel, ended: make(chan struct{})}
 	a.probes[key] = r
+	count := a.counted(q) // reads the pod, which is the actor's own
 	a.work.Go(func() {
 		defer close(r.ended)
 		if before != nil {
 			<-before.ended
 		}
-		probe.Run(ctx, q, a.loop.Probes.Ask(q), a.counted(q), func(e pod.Probed) { a.mail.put(e) })
+		probe.Run(ctx, q, a.loop.Probes.Ask(q), count, func(e pod.Probed) { a.mail.put(e) })
 		if a.now.Load().Stop != nil {
 			a.uncount()
 		}
@@ -76,7 +77,7 @@ var results = map[pod.Outcome]string{pod.Passed: "successful", pod.Warned: "succ
 
 // counted counts the attempts of a probe (behaviour row 1.6-19).
 func (a *actor) counted(q pod.Probing) probe.Count {
-	spec := a.pod.Spec
+	spec := a.now.Load().Spec
 	name := metrics.Probe{Type: q.Kind.String(), Container: q.Container.Name, Pod: spec.Name, Namespace: spec.Namespace, UID: string(spec.UID)}
 	return func(o pod.Outcome, took time.Duration) { a.loop.Attempts.Attempt(name, results[o], took) }
 }

@@ -1,6 +1,7 @@
 package syncloop
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/pkg/cri"
 	"github.com/nodeagent/nodeagent/pkg/pod"
+	"github.com/nodeagent/nodeagent/pkg/timeline"
 )
 
 // checks are the invariants that hold at every moment. All methods are called
@@ -147,6 +149,7 @@ func (k *checks) values() {
 		k.phases[uid] = p.Phase
 		k.keepsReady(p)
 		k.goesOn(p)
+		k.explained(*p)
 		if k.restarts[uid] == nil {
 			k.restarts[uid] = map[string]int32{}
 		}
@@ -161,6 +164,43 @@ func (k *checks) values() {
 			}
 		}
 	}
+}
+
+// explained: of each start nearly all of the time is accounted for, each lane does
+// one thing at a time, and a pod that has nothing to wait for is one that is up.
+func (k *checks) explained(p pod.Pod) {
+	now := time.Now()
+	t := timeline.Of(p, k.world.agent.loop.Node(), now)
+	for _, s := range t.Starts {
+		if took := s.Ended.Sub(s.Began); s.Accounted < 0.95 && took > time.Millisecond {
+			k.world.violated("%.3f of a start of %s (%s), which took %s, is accounted for: not %s", s.Accounted, p.UID(), s.Why, took, gapsOf(s))
+		}
+		for i, o := range s.Spans[:max(len(s.Spans)-1, 0)] {
+			if next := s.Spans[i+1]; o.Lane == next.Lane && next.Began.Before(o.Ended) {
+				k.world.violated("in lane %q of %s these overlap: %+v, %+v", o.Lane, p.UID(), o, next)
+			}
+		}
+	}
+	if b := t.Blocker; b != nil && (b.Since.After(now) || b.What == "" || b.Since.IsZero()) {
+		k.world.violated("%s waits for %+v", p.UID(), *b)
+	}
+}
+
+// gapsOf says when no span of the start was under way, and what came before.
+func gapsOf(s timeline.Start) string {
+	var out strings.Builder
+	spans := slices.Clone(s.Spans)
+	slices.SortFunc(spans, func(a, b timeline.Span) int { return a.Began.Compare(b.Began) })
+	last := timeline.Span{Name: "nothing", Ended: s.Began}
+	for _, o := range append(spans, timeline.Span{Name: "its end", Began: s.Ended, Ended: s.Ended}) {
+		if o.Began.After(last.Ended) {
+			fmt.Fprintf(&out, "from %s (%s %s) to %s (%s %s); ", last.Ended.Sub(s.Began), last.Name, last.Container, o.Began.Sub(s.Began), o.Name, o.Container)
+		}
+		if o.Ended.After(last.Ended) {
+			last = o
+		}
+	}
+	return out.String()
 }
 
 // begin takes in what an agent that starts can know.

@@ -67,6 +67,16 @@ func (s *slots) join(r rank) *waiter {
 	return w
 }
 
+// came says that it is the pod's turn already.
+func (w *waiter) came() bool {
+	select {
+	case <-w.turn:
+		return true
+	default:
+		return false
+	}
+}
+
 // wait returns when it is the pod's turn, which then has a slot to release, or
 // with the context's error and without one.
 func (w *waiter) wait(ctx context.Context) error {
