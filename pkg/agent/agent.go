@@ -166,6 +166,7 @@ func (a *Agent) build(root string) (*parts, error) {
 	if p.stats, err = a.stats(root, loop, tree, client, vols); err != nil {
 		return nil, err
 	}
+	series.Storage.Logs(p.stats.Logs)
 	p.page = ui.Handler(ui.Options{Version: config.GitVersion(), Pods: loop, Logs: client, Stats: p.stats})
 	p.api, err = a.api(p, root)
 	return p, err

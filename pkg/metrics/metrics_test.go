@@ -52,6 +52,7 @@ func moved() *Series {
 	s.Writes.Call("patch", true)
 	s.Storage.Mounted("kubernetes.io/secret", time.Second, true)
 	s.Storage.Cgroup("create", time.Second)
+	s.Storage.Logs(func() []Log { return []Log{{"u1", "default", "web", "app", 4096}} })
 	s.Probes.Attempt(Probe{"Liveness", "app", "web", "default", "u1"}, "successful", time.Second)
 	checked("ping", slis.Success)
 	s.Requests.Begin("GET", "pods", false)()
@@ -187,6 +188,7 @@ func TestMetrics(t *testing.T) {
 		`kubelet_image_manager_ensure_image_requests_total{present_locally="false",pull_policy="ifnotpresent",pull_required="true"} 1`,
 		`storage_operation_duration_seconds_count{migrated="false",operation_name="volume_mount",status="fail-unknown",volume_plugin="kubernetes.io/secret"} 1`,
 		`nodeagent_pod_writes_total{result="error",verb="patch"} 1`,
+		`kubelet_container_log_filesystem_used_bytes{container="app",namespace="default",pod="web",uid="u1"} 4096`,
 		`kubelet_http_requests_total{long_running="false",method="GET",path="pods",server_type="readwrite"} 1`,
 		`kubelet_http_inflight_requests{long_running="false",method="GET",path="pods",server_type="readwrite"} 0`,
 		`kubelet_certificate_manager_server_ttl_seconds +Inf`,

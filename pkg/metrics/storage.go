@@ -6,15 +6,17 @@ import (
 	"k8s.io/component-base/metrics"
 )
 
-// Storage are the series of volumes and cgroups.
+// Storage are the series of volumes, cgroups and logs.
 type Storage struct {
 	operations *metrics.HistogramVec
 	cgroups    *metrics.HistogramVec
 	version    *metrics.Gauge
+	logs       *logs
 }
 
 func newStorage(m maker) *Storage {
 	return &Storage{
+		logs: newLogs(m),
 		operations: m.histograms("storage_operation_duration_seconds", "How long it took to make one volume of a pod ready (volume_mount) or to take it away (volume_unmount).",
 			[]float64{.1, .25, .5, 1, 2.5, 5, 10, 15, 25, 50, 120, 300, 600}, "volume_plugin", "operation_name", "status", "migrated"),
 		cgroups: m.histograms("kubelet_cgroup_manager_duration_seconds", "How long it took to make or set a pod's cgroup (create), to remove it (destroy), or to set what the QoS tiers share (update).", metrics.DefBuckets, "operation_type"),

@@ -1,6 +1,7 @@
 package syncloop
 
 import (
+	"context"
 	"fmt"
 	"regexp"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/metrics"
 	"github.com/nodeagent/nodeagent/pkg/metrics/metricstest"
 	"github.com/nodeagent/nodeagent/pkg/pod"
+	"github.com/nodeagent/nodeagent/pkg/probe"
 )
 
 // shows compares what the agent's own series show now.
@@ -268,4 +270,34 @@ func TestRejectionsAreFew(t *testing.T) {
 			t.Errorf("%s counts as %s, want %s", reason, got, want)
 		}
 	}
+}
+
+// fellBack is a hook that worked over HTTP.
+type fellBack struct{}
+
+func (fellBack) Run(context.Context, probe.Hook) ([]pod.Note, error) {
+	return []pod.Note{{Warning: true, Reason: "LifecycleHTTPFallback"}}, nil
+}
+
+// A hook that fell back to HTTP is counted, and one that fails.
+func TestMetricsOfHooks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := metrics.New(metrics.Build{})
+		a := &actor{loop: New(Config{Hooks: fellBack{}}), pod: pod.Pod{Spec: static("web", "u", "x")}}
+		a.pod.Spec.Spec.Containers[0].Lifecycle = &v1.Lifecycle{PostStart: &v1.LifecycleHandler{HTTPGet: &v1.HTTPGetAction{}}}
+		act := pod.Action{Kind: pod.PostStart, Container: "app", ID: "c"}
+		told, err := a.hook(t.Context(), a.pod, act)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := stopwatch{Pods: s.Pods}
+		before := a.pod
+		before.Doing = map[string]pod.Doing{act.Key(): {Action: act}}
+		w.observe(&before, &a.pod, pod.Done{Action: act, Told: told})
+		w.observe(&before, &a.pod, pod.Done{Action: act, Failure: &pod.Failure{}})
+		got := metricstest.Of(s.Handler())
+		if got["kubelet_lifecycle_handler_http_fallbacks_total"] != 1 || got[`kubelet_started_containers_errors_total{code="PostStartHookError",container_type="container"}`] != 1 {
+			t.Errorf("counted %v", got)
+		}
+	})
 }
