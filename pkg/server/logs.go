@@ -25,29 +25,29 @@ const splitStreams = "PodLogsQuerySplitStreams"
 func (s *Server) containerLogs(w http.ResponseWriter, r *http.Request) {
 	o, err := logOptions(r.URL.Query())
 	if err != nil {
-		fail(w, http.StatusBadRequest, `{"message": "Unable to decode query."}`)
+		refuse(w, r, http.StatusBadRequest, `{"message": "Unable to decode query."}`)
 		return
 	}
 	if err := logs.Check(o); err != nil {
-		fail(w, http.StatusUnprocessableEntity, `{"message": "Invalid request."}`)
+		refuse(w, r, http.StatusUnprocessableEntity, `{"message": "Invalid request."}`)
 		return
 	}
 	name := r.PathValue("container")
 	p, ok := s.pod(r)
 	switch {
 	case !ok:
-		fail(w, http.StatusNotFound, fmt.Sprintf("pod %q does not exist", r.PathValue("pod")))
+		refuse(w, r, http.StatusNotFound, fmt.Sprintf("pod %q does not exist", r.PathValue("pod")))
 		return
 	case pod.FindContainer(p.Spec, name) == nil:
-		fail(w, http.StatusNotFound, fmt.Sprintf("container %q not found in pod %q", name, p.Spec.Name))
+		refuse(w, r, http.StatusNotFound, fmt.Sprintf("container %q not found in pod %q", name, p.Spec.Name))
 		return
 	case o.Stream != nil && *o.Stream != v1.LogStreamAll && !s.options.Gate(splitStreams):
-		fail(w, http.StatusBadRequest, fmt.Sprintf("unable to return the given log stream: %q. Please enable %s feature gate in kubelet", *o.Stream, splitStreams))
+		refuse(w, r, http.StatusBadRequest, fmt.Sprintf("unable to return the given log stream: %q. Please enable %s feature gate in kubelet", *o.Stream, splitStreams))
 		return
 	}
 	c, err := pod.LogOf(p, s.options.Pods.Node(), time.Now(), name, o.Previous)
 	if err != nil {
-		fail(w, http.StatusBadRequest, err.Error())
+		refuse(w, r, http.StatusBadRequest, err.Error())
 		return
 	}
 	s.show(w, r, p, c, o)
@@ -57,7 +57,7 @@ func (s *Server) containerLogs(w http.ResponseWriter, r *http.Request) {
 func (s *Server) show(w http.ResponseWriter, r *http.Request, p pod.Pod, c *pod.Container, o v1.PodLogOptions) {
 	path, err := s.options.Containers.LogFile(p.Spec, c.Name, c.Attempt)
 	if err != nil {
-		fail(w, http.StatusBadRequest, err.Error())
+		refuse(w, r, http.StatusBadRequest, err.Error())
 		return
 	}
 	ctx, cancel := context.WithCancel(r.Context())
@@ -73,9 +73,9 @@ func (s *Server) show(w http.ResponseWriter, r *http.Request, p pod.Pod, c *pod.
 	switch {
 	case err == nil || out.failed: // the client has it all, or is gone
 	case !out.began && errors.Is(err, fs.ErrNotExist):
-		fail(w, http.StatusNotFound, err.Error())
+		refuse(w, r, http.StatusNotFound, err.Error())
 	case !out.began:
-		fail(w, http.StatusBadRequest, err.Error())
+		refuse(w, r, http.StatusBadRequest, err.Error())
 	default:
 		if ctx.Err() == nil {
 			s.log.Warn("a log was shown in part only", "pod", p.Spec.Namespace+"/"+p.Spec.Name, "container", c.Name, "error", err)

@@ -50,14 +50,6 @@ func (s *Server) addStreams(mux *http.ServeMux) {
 	}
 }
 
-// fail answers as the kubelet does: the words, and no line end behind them.
-func fail(w http.ResponseWriter, code int, words string) {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(code)
-	_, _ = w.Write([]byte(words)) // if this fails nobody is left to tell
-}
-
 // pod is the one that the request names. Of two of the same name it is the one
 // that is still wanted. A UID has to be the pod's; of a static pod it is not
 // looked at, as clients know that of its image at the apiserver.
@@ -119,21 +111,21 @@ func streamsOf(q url.Values) (cri.Streams, error) {
 func (s *Server) run(w http.ResponseWriter, r *http.Request) {
 	p, ok := s.pod(r)
 	if !ok {
-		fail(w, http.StatusNotFound, "pod does not exist")
+		refuse(w, r, http.StatusNotFound, "pod does not exist")
 		return
 	}
 	c := running(p, r.PathValue("container"))
 	if c == nil {
-		fail(w, http.StatusInternalServerError, fmt.Sprintf("container not found (%q)", r.PathValue("container")))
+		refuse(w, r, http.StatusInternalServerError, fmt.Sprintf("container not found (%q)", r.PathValue("container")))
 		return
 	}
 	command := strings.Split(r.FormValue("cmd"), " ")
 	exit, output, err := s.options.Containers.Exec(r.Context(), c.ID, command, 0)
 	switch {
 	case err != nil:
-		fail(w, http.StatusInternalServerError, err.Error())
+		refuse(w, r, http.StatusInternalServerError, err.Error())
 	case exit != 0:
-		fail(w, http.StatusInternalServerError, fmt.Sprintf("command '%s' exited with %d: %s", strings.Join(command, " "), exit, output))
+		refuse(w, r, http.StatusInternalServerError, fmt.Sprintf("command '%s' exited with %d: %s", strings.Join(command, " "), exit, output))
 	default:
 		w.Header().Set("Content-Type", "application/json") // as the kubelet says of any output
 		_, _ = w.Write([]byte(output))
@@ -162,17 +154,17 @@ func (s *Server) attach(w http.ResponseWriter, r *http.Request) {
 func (s *Server) command(w http.ResponseWriter, r *http.Request, where func(pod.Pod, *pod.Container, *cri.Streams) (string, error)) {
 	streams, err := streamsOf(r.URL.Query())
 	if err != nil {
-		fail(w, http.StatusBadRequest, err.Error())
+		refuse(w, r, http.StatusBadRequest, err.Error())
 		return
 	}
 	p, ok := s.pod(r)
 	if !ok {
-		fail(w, http.StatusNotFound, "pod does not exist")
+		refuse(w, r, http.StatusNotFound, "pod does not exist")
 		return
 	}
 	c := running(p, r.PathValue("container"))
 	if c == nil {
-		fail(w, http.StatusInternalServerError, fmt.Sprintf("container not found (%q)", r.PathValue("container")))
+		refuse(w, r, http.StatusInternalServerError, fmt.Sprintf("container not found (%q)", r.PathValue("container")))
 		return
 	}
 	if !upgrades(w, r) {
@@ -200,18 +192,18 @@ func (s *Server) portForward(w http.ResponseWriter, r *http.Request) {
 	if !tunnel {
 		var err error
 		if options, err = portforward.NewV4Options(r); err != nil {
-			fail(w, http.StatusBadRequest, err.Error())
+			refuse(w, r, http.StatusBadRequest, err.Error())
 			return
 		}
 	}
 	p, ok := s.pod(r)
 	if !ok {
-		fail(w, http.StatusNotFound, "pod does not exist")
+		refuse(w, r, http.StatusNotFound, "pod does not exist")
 		return
 	}
 	sandbox := ready(p)
 	if sandbox == "" {
-		fail(w, http.StatusInternalServerError, fmt.Sprintf("pod not found (%q)", p.Spec.Name+"_"+p.Spec.Namespace))
+		refuse(w, r, http.StatusInternalServerError, fmt.Sprintf("pod not found (%q)", p.Spec.Name+"_"+p.Spec.Namespace))
 		return
 	}
 	if !upgrades(w, r) {
@@ -244,9 +236,9 @@ func ready(p pod.Pod) string {
 func upgrades(w http.ResponseWriter, r *http.Request) bool {
 	switch {
 	case !httpstream.IsUpgradeRequest(r):
-		fail(w, http.StatusBadRequest, "Upgrade request required")
+		refuse(w, r, http.StatusBadRequest, "Upgrade request required")
 	case r.ContentLength != 0:
-		fail(w, http.StatusBadRequest, "a request for an upgrade has no body")
+		refuse(w, r, http.StatusBadRequest, "a request for an upgrade has no body")
 	default:
 		return true
 	}
@@ -266,7 +258,7 @@ type stream struct {
 func (s *Server) proxy(w http.ResponseWriter, r *http.Request, st stream) {
 	to, err := url.Parse(st.address)
 	if err != nil {
-		fail(w, http.StatusInternalServerError, fmt.Sprintf("the runtime's streaming URL: %v", err))
+		refuse(w, r, http.StatusInternalServerError, fmt.Sprintf("the runtime's streaming URL: %v", err))
 		return
 	}
 	// The handler's connections, its goroutines and those here end with the session.
@@ -292,6 +284,6 @@ func through(to *url.URL, t http.RoundTripper) http.Handler {
 type responder struct{}
 
 // Error is proxy.ErrorResponder's.
-func (responder) Error(w http.ResponseWriter, _ *http.Request, err error) {
-	fail(w, http.StatusInternalServerError, err.Error())
+func (responder) Error(w http.ResponseWriter, r *http.Request, err error) {
+	refuse(w, r, http.StatusInternalServerError, err.Error())
 }
