@@ -46,7 +46,7 @@ func TestTop(t *testing.T) {
 			return err
 		}
 		top := parseTop(t, out, 1)
-		if spins, holds = top["spins"], top["holds"]; len(top) != 2 || holds.memory < 20<<20 {
+		if spins, holds = top["spins"], top["holds"]; len(top) != 2 || holds.memory < 19<<20 {
 			return fmt.Errorf("got %q", out)
 		}
 		return nil
