@@ -69,7 +69,7 @@ func TestTop(t *testing.T) {
 
 func (j *joined) top(args ...string) string {
 	j.t.Helper()
-	out, err := j.plane.Kubectl(append([]string{"top", "--no-headers", "-n", j.ns}, args...)...)
+	out, err := j.plane.Kubectl(append(append([]string{"top"}, args...), "--no-headers", "-n", j.ns)...)
 	j.must(err)
 	return out
 }
