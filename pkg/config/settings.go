@@ -151,7 +151,7 @@ var fieldSettings = map[string]setting{
 	"enableSystemLogQuery":           {state: built},
 	"streamingConnectionIdleTimeout": {state: harmless, why: noServer},
 	"showHiddenMetricsForVersion":    {state: harmless, why: noServer},
-	"tracing":                        {state: harmless, why: "no traces are sent"},
+	"tracing":                        {state: built},
 
 	// The cluster.
 	"rotateCertificates":        {state: built},

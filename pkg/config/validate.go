@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	tracingv1 "k8s.io/component-base/tracing/api/v1"
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
 	kubeletapis "k8s.io/kubelet/pkg/apis"
 	netutils "k8s.io/utils/net"
@@ -36,6 +37,7 @@ func validate(c *Config) error {
 		validateEviction(k),
 		validateShutdown(k),
 		validatePlacement(k),
+		tracingv1.ValidateTracingConfiguration(k.Tracing, nil, field.NewPath("tracing")),
 	)
 	if len(errs) == 0 {
 		return nil

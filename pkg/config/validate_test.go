@@ -35,6 +35,8 @@ func TestValidate(t *testing.T) {
 		{"maxParallelImagePulls: 2\nserializeImagePulls: true", "maxParallelImagePulls: Invalid value: 2: must be 1 while"},
 		{"preloadedImagesVerificationAllowlist: [a]", "preloadedImagesVerificationAllowlist: Forbidden"},
 		{"podLogsDir: /var/../log", `podLogsDir: Invalid value: "/var/../log"`},
+		{"tracing: {endpoint: 'http://h:4317'}", `tracing.endpoint: Invalid value: "http://h:4317": unsupported scheme`},
+		{"tracing: {samplingRatePerMillion: 1000001}", "tracing.samplingRatePerMillion: Invalid value: 1000001"},
 		{"podLogsDir: /var/lög", "must be ASCII"},
 		{"enableSystemLogHandler: false\nenableSystemLogQuery: true", "enableSystemLogQuery: Forbidden"},
 		{"logging: {format: json, vmodule: [{filePattern: a, verbosity: 1}]}", "logging.vmodule: Forbidden"},

@@ -22,6 +22,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/pkg/cri"
 	"github.com/nodeagent/nodeagent/pkg/pod"
+	"github.com/nodeagent/nodeagent/pkg/trace"
 )
 
 // Containers is how people look into containers (cri.Client).
@@ -66,7 +67,9 @@ func (s *Server) pod(r *http.Request) (pod.Pod, bool) {
 		return pod.Pod{}, false
 	}
 	wanted := func(p pod.Pod) bool { return p.Stop == nil || !p.Stop.Unwanted }
-	return found[max(0, slices.IndexFunc(found, wanted))], true
+	p := found[max(0, slices.IndexFunc(found, wanted))]
+	trace.Of(r.Context(), p.Spec)
+	return p, true
 }
 
 // running is the instance of a container that runs, or nil.
