@@ -183,7 +183,7 @@ func TestAPIAccess(t *testing.T) {
 	if !strings.HasPrefix(text, "Forbidden (user=system:serviceaccount:"+j.ns+":right-") || !strings.HasSuffix(text, ", verb=get, resource=nodes, subresource(s)=[configz proxy])\n") || code != 403 {
 		t.Errorf("%d %q", code, text)
 	}
-	for path, want := range map[string]int{"/healthz": 200, "/pods": 200, "/stats/summary": 200, "/metrics/cadvisor": 200, "/metrics": 200, "/configz": 404, "/logs/": 404, "/ui/": 404, "/debug/timeline": 404, "/exec/a/b/c": 404} {
+	for path, want := range map[string]int{"/healthz": 200, "/pods": 200, "/stats/summary": 200, "/metrics/cadvisor": 200, "/metrics": 200, "/configz": 404, "/logs/": 405, "/ui/": 405, "/debug/timeline": 405, "/exec/a/b/c": 405} {
 		if code, _ := j.answered(nobody, "GET", "http://"+j.Network.Address+":10255"+path, ""); code != want {
 			t.Errorf("%s on the read-only port: %d, want %d", path, code, want)
 		}
