@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"sync/atomic"
@@ -24,6 +25,14 @@ const (
 // waits are how long upgraded connections may last: until bytes go either way,
 // without any, and after the end of what they are about.
 type waits struct{ open, idle, last time.Duration }
+
+// idleTimeout is what streamingConnectionIdleTimeout means, of which 0 is no limit.
+func idleTimeout(given time.Duration) time.Duration {
+	if given <= 0 {
+		return math.MaxInt64
+	}
+	return given
+}
 
 // session is one upgraded connection of a client and the runtime's behind it.
 // They end together: with the client, with either's silence, with what the
