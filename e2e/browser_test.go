@@ -14,16 +14,18 @@ import (
 
 	"github.com/chromedp/cdproto/accessibility"
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 
 	"github.com/nodeagent/nodeagent/e2e/lab"
 )
 
-// browser is Chromium with one tab, in the lab's network. It hears of all that
+// browser is Chromium with one tab. It hears of all that
 // the page asks for and complains of.
 type browser struct {
 	t   *testing.T
@@ -34,17 +36,18 @@ type browser struct {
 	wrong    []string
 }
 
-// newBrowser starts one that ends with the test.
-func newBrowser(t *testing.T, l *lab.Lab) *browser {
+// newBrowser starts one in that network, nil for the machine's, that ends with
+// the test.
+func newBrowser(t *testing.T, n *lab.Network) *browser {
 	t.Helper()
 	enter := func(cmd *exec.Cmd) {
-		in := l.Network.Command(cmd.Path, cmd.Args[1:]...)
+		in := n.Command(cmd.Path, cmd.Args[1:]...)
 		cmd.Path, cmd.Args = in.Path, in.Args
 	}
 	// The sandbox is not for root; all that is opened here is the page.
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath("/usr/bin/chromium"), chromedp.NoSandbox,
 		chromedp.ModifyCmdFunc(enter), chromedp.UserDataDir(t.TempDir()), chromedp.Flag("force-prefers-reduced-motion", true))
-	ctx, stop := chromedp.NewExecAllocator(t.Context(), options...)
+	ctx, stop := chromedp.NewExecAllocator(context.WithoutCancel(t.Context()), options...)
 	t.Cleanup(stop)
 	ctx, cancel := chromedp.NewContext(ctx)
 	t.Cleanup(func() {
@@ -54,7 +57,7 @@ func newBrowser(t *testing.T, l *lab.Lab) *browser {
 		cancel()
 	})
 	b := &browser{t: t, ctx: ctx}
-	b.do(chromedp.Navigate("about:blank"))
+	b.must(chromedp.Do(ctx, chromedp.Navigate("about:blank"))) // the browser lives as long as this context
 	b.must(chromedp.Listen(ctx, b.hear))
 	_, err := chromedp.Call(ctx, network.Enable, network.EnableParams{})
 	b.must(err)
@@ -131,7 +134,11 @@ func (b *browser) until(expression string) {
 // press presses keys one after another.
 func (b *browser) press(keys string) {
 	b.t.Helper()
-	b.do(chromedp.KeyEvent(keys))
+	b.do(chromedp.KeyEvent(keys, func(k *input.DispatchKeyEventParams) {
+		if k.Type == kb.KeyDown {
+			k.Type = "rawKeyDown" // as a keyboard's: who takes it takes the character too
+		}
+	}))
 }
 
 // look sets how large the window is, and whether people want it dark.

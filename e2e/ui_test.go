@@ -29,6 +29,10 @@ containers:
 	"crash": podOf("crash", `
 containers:
 - {name: main, image: BUSYBOX, command: [sh, -c, "echo about to fail; sleep 1; exit 3"]}`),
+	"again": podOf("again", `
+volumes: [{name: kept, emptyDir: {}}]
+containers:
+- {name: main, image: BUSYBOX, volumeMounts: [{name: kept, mountPath: /kept}], command: [sh, -c, "trap 'exit 0' TERM; [ -e /kept/ran ] || { touch /kept/ran; echo the first one; exit 1; }; echo the second one; sleep 100000 & wait"]}`),
 	"nopull": podOf("nopull", `
 containers:
 - {name: main, image: "127.0.0.1:1/no/such:1"}`),
@@ -39,7 +43,7 @@ containers:
 - {name: main, image: BUSYBOX, command: [sh, -c, "trap 'exit 0' TERM; sleep 100000 & wait"]}`),
 	"hostile": podOf("hostile", `
 containers:
-- {name: main, image: BUSYBOX, command: [sh, -c, "printf '<img src=x onerror=alert(1)>\\n\\033[31mred\\033[0m\\n\\033]0;title\\007shown\\n\\342\\200\\256gnp.exe\\n'; trap 'exit 0' TERM; sleep 100000 & wait"]}
+- {name: main, image: BUSYBOX, command: [sh, -c, "printf '<img src=x onerror=alert(1)>\\n\\033[31mred\\033[0m\\n\\033]0;title\\007shown\\n\\342\\200\\256gnp.exe\\n'; head -c 3000000 /dev/zero | tr '\\0' y; echo; trap 'exit 0' TERM; sleep 100000 & wait"]}
 - {name: bad, image: "<img src=x onerror=alert(1)>"}`),
 	uiLongName: sleeper(uiLongName),
 }
@@ -51,22 +55,23 @@ func TestUI(t *testing.T) {
 	for name, manifest := range uiPods {
 		b.apply(name, manifest)
 	}
-	for _, name := range []string{"web", "init", uiLongName} {
+	for _, name := range []string{"web", "init", "again", uiLongName} {
 		b.ready(name)
 	}
 	b.await("nopull", "main", "cannot be pulled", waitsFor("ImagePullBackOff"))
 	b.await("crash", "main", "backs off", waitsFor("CrashLoopBackOff"))
 	b.await("hostile", "bad", "has no image", waitsFor("InvalidImageName"))
-	u := &uiPage{browser: newBrowser(t, b.Lab), bed: b, link: serveUI(b)}
+	u := &uiPage{browser: newBrowser(t, b.Lab.Network), bed: b, link: serveUI(b)}
+	u.look(1280, 800, "light")
 	u.base, _, _ = strings.Cut(u.link, "#")
 	t.Run("WithoutTheKey", u.withoutTheKey)
 	u.do(chromedp.Navigate(u.link))
-	u.until(`document.querySelectorAll("#rows tr").length === 6`)
+	u.until(`document.querySelectorAll("#rows tr").length === 7`)
 	for _, c := range []struct {
 		name string
 		test func(*testing.T)
 	}{
-		{"List", u.list}, {"Start", u.start}, {"Figures", u.figures}, {"Logs", u.logs}, {"Hostile", u.hostile}, {"Keyboard", u.keyboard},
+		{"List", u.list}, {"Start", u.start}, {"Stuck", u.stuck}, {"Figures", u.figures}, {"Logs", u.logs}, {"Hostile", u.hostile}, {"Keyboard", u.keyboard},
 		{"ScreenReader", u.screenReader}, {"TellsChanges", u.tellsChanges}, {"AsksOnlyWhileSeen", u.asksOnlyWhileSeen}, {"Looks", u.looks}, {"Restart", u.restart},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -154,7 +159,8 @@ func (u *uiPage) withoutTheKey(t *testing.T) {
 
 func (u *uiPage) list(t *testing.T) {
 	u.has("#rows", "web-lab", "CrashLoopBackOff", "ImagePullBackOff", "2/2", "0/1")
-	u.has(".bar", "lab", "runtime ready", "network ready", "Live")
+	u.until(`document.querySelector("#live").textContent === "Live"`)
+	u.has(".bar", "lab", "runtime ready", "network ready")
 	if hash := eval[string](u.browser, "location.href"); strings.Contains(hash, "key=") {
 		t.Errorf("the key is left in the address: %s", hash)
 	}
@@ -179,9 +185,27 @@ func (u *uiPage) start(t *testing.T) {
 	if n := eval[int](u.browser, `[...document.querySelectorAll(".waterfall .box")].filter((x) => x.getBoundingClientRect().width >= 0).length`); n < 8 {
 		t.Errorf("%d bars", n)
 	}
+	// Images are pulled while the sandbox is made.
+	left := `document.evaluate("//tr[th[starts-with(., '%s')]]//*[local-name() = 'rect']", document).iterateNext().getBoundingClientRect()`
+	if !eval[bool](u.browser, fmt.Sprintf(left+".left < "+left+".right", "Pull image", "Sandbox")) {
+		t.Error("the pull is drawn behind the sandbox")
+	}
 	u.open("nopull")
-	u.has(".note.failing", "Waits for", "ImagePullBackOff")
 	u.has(".waterfall", "✕ failed")
+}
+
+// stuck: the page says what nodeagent explain says.
+func (u *uiPage) stuck(t *testing.T) {
+	u.open("nopull")
+	u.has(".note.failing", "Stuck: waits for", "image \"127.0.0.1:1/no/such:1\"", "What helps:", "next try in")
+	out, err := u.bed.Command("explain", "nopull-lab").Output()
+	u.bed.must(err)
+	line, _, _ := strings.Cut(string(out), "\n")
+	for _, what := range []string{u.text(".note bdi"), u.text(".note p:last-child bdi")} {
+		if what == "" || !strings.Contains(line, what) {
+			t.Errorf("explain says %q, the page %q", line, what)
+		}
+	}
 }
 
 func (u *uiPage) figures(t *testing.T) {
@@ -198,51 +222,59 @@ func (u *uiPage) logs(t *testing.T) {
 	n := eval[int](u.browser, `document.querySelectorAll(".lines .line").length`)
 	u.until(fmt.Sprintf(`document.querySelectorAll(".lines .line").length > %d`, n+2))
 	u.has(".lines", "request 1")
-	eval[any](u.browser, `{const s = document.querySelector("#log-container"); s.value = "proxy"; s.dispatchEvent(new Event("change"))}`)
+	eval[any](u.browser, `{const s = document.querySelector("#log-container"); s.value = "1"; s.dispatchEvent(new Event("change"))}`)
 	u.until(`document.querySelector(".lines .line.err")`)
 	u.has(".lines", "err to stderr")
 	u.open("crash")
 	u.until(`document.querySelector(".lines").textContent.includes("about to fail")`)
-	u.until(`!document.querySelector("#log-previous").disabled`)
+	u.open("again")
+	u.until(`document.querySelector(".lines").textContent.includes("the second one")`)
 	eval[any](u.browser, `document.querySelector("#log-previous").click()`)
 	u.until(`document.querySelector(".logstatus").textContent.includes("previous")`)
-	u.has(".lines", "about to fail")
+	u.has(".lines", "the first one")
 }
 
 // hostile: what was meant as markup or to steer a terminal is text.
 func (u *uiPage) hostile(t *testing.T) {
 	u.open("hostile")
-	eval[any](u.browser, `{const s = document.querySelector("#log-container"); s.value = "main"; s.dispatchEvent(new Event("change"))}`)
-	u.until(`document.querySelectorAll(".lines .line").length >= 4`)
-	u.has(".lines", "<img src=x onerror=alert(1)>", "red", "shown", "⟨202E⟩gnp.exe")
+	eval[any](u.browser, `{const s = document.querySelector("#log-container"); s.value = "0"; s.dispatchEvent(new Event("change"))}`)
+	u.until(`document.querySelectorAll(".lines .line").length >= 5`)
+	u.has(".lines", "<img src=x onerror=alert(1)>", "red", "shown", "⟨202E⟩gnp.exe", "bytes more")
 	u.has(".containers", "<img src=x onerror=alert(1)>", "InvalidImageName")
-	if bad := eval[string](u.browser, `(document.documentElement.outerHTML.match(/<(img|iframe|object|embed)[ >]|[\u001b\u202a-\u202e]/) ?? [""])[0]`); bad != "" {
-		t.Errorf("the page has %q", bad)
-	}
+	u.harmless(t)
 	u.open(uiLongName)
 	if over := eval[int](u.browser, "document.documentElement.scrollWidth - innerWidth"); over > 0 {
 		t.Errorf("the long name makes the page %d wider than the window", over)
 	}
 }
 
+// harmless checks that nothing on the page is what the page's own files don't make.
+func (b *browser) harmless(t *testing.T) {
+	t.Helper()
+	if n := eval[int](b, `document.querySelectorAll("img, iframe, object, embed, form, style, [onerror], [onclick], a:not([href^='#']), script:not([src='main.js'])").length`); n > 0 {
+		t.Errorf("%d elements are not the page's own", n)
+	}
+	if bad := eval[string](b, `(document.documentElement.outerHTML.match(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/) ?? [""])[0]`); bad != "" {
+		t.Errorf("the page has %q", bad)
+	}
+}
+
 func (u *uiPage) keyboard(t *testing.T) {
 	focused := func(want string) {
 		t.Helper()
-		got := eval[string](u.browser, `{const e = document.activeElement; e.id || e.closest("tr")?.querySelector(".name")?.textContent || e.className || e.tagName}`)
-		if got != want {
-			t.Errorf("focus is on %q, want %q", got, want)
-		}
-		if want != "BODY" && !eval[bool](u.browser, `document.activeElement.matches(":focus-visible")`) {
+		u.until(fmt.Sprintf(`(({id, className, tagName}, name) => id || name || className || tagName)(document.activeElement, document.activeElement.closest("tr")?.querySelector(".name")?.textContent) === %q`, want))
+		if !eval[bool](u.browser, `document.activeElement.matches(":focus-visible")`) {
 			t.Errorf("the focus on %q is not to be seen", want)
 		}
 	}
 	u.do(chromedp.Navigate("about:blank"), chromedp.Navigate(u.base))
-	u.until(`document.querySelectorAll("#rows tr").length === 6`)
+	u.until(`document.querySelectorAll("#rows tr").length === 7`)
 	u.press(kb.Tab)
 	focused("skip")
 	u.press("/")
 	focused("search")
 	u.press("crash")
+	u.until(`document.querySelector("#search").value === "crash"`)
 	u.until(`document.querySelectorAll("#rows tr").length === 1`)
 	u.press(kb.Enter)
 	focused("crash-lab")
@@ -255,8 +287,8 @@ func (u *uiPage) keyboard(t *testing.T) {
 	u.press(kb.ArrowUp)
 	focused("search")
 	u.press(strings.Repeat(kb.Backspace, 5))
-	u.until(`document.querySelectorAll("#rows tr").length === 6`)
-	u.press(kb.ArrowDown + kb.ArrowDown)
+	u.until(`document.querySelectorAll("#rows tr").length === 7`)
+	u.press(strings.Repeat(kb.ArrowDown, 3))
 	focused("hostile-lab")
 	// What takes the keyboard is reached by it, in the order of the page.
 	u.open("web")
@@ -282,6 +314,7 @@ func (u *uiPage) keyboard(t *testing.T) {
 func (u *uiPage) screenReader(t *testing.T) {
 	u.open("web")
 	u.until(`document.querySelector(".waterfall tbody tr")`)
+	u.until(`/now/.test(document.querySelector(".plot svg").getAttribute("aria-label"))`)
 	roles := u.roles()
 	for _, want := range []string{
 		"banner", "main", "heading lab", "heading Pods", "heading default/web-lab", "heading Start", "heading Containers", "heading Log", "heading Events",
@@ -294,7 +327,7 @@ func (u *uiPage) screenReader(t *testing.T) {
 		}
 	}
 	for _, r := range roles {
-		if slices.Contains([]string{"button", "link", "textbox", "searchbox", "combobox", "checkbox", "image", "img", "table"}, r) && r != "table" {
+		if slices.Contains([]string{"button", "link", "textbox", "searchbox", "combobox", "checkbox", "image", "img"}, r) {
 			t.Errorf("a %s has no name", r)
 		}
 	}
@@ -352,16 +385,16 @@ const faint = `(() => {
 
 // looks: light and dark, narrow and wide, nothing is faint and nothing sticks out.
 func (u *uiPage) looks(t *testing.T) {
-	for _, size := range [][2]int64{{360, 740}, {1440, 900}, {3840, 2160}} {
+	for _, size := range [][2]int64{{400, 2600}, {1280, 1600}, {3840, 2160}} {
 		for _, scheme := range []string{"light", "dark"} {
 			u.look(size[0], size[1], scheme)
-			for _, name := range []string{"", "web", "crash"} {
+			for _, name := range []string{"", "web", "crash", "nopull"} {
 				if name == "" {
 					eval[string](u.browser, `location.hash = "#/"`)
 					u.until(`document.querySelector(".events") && document.querySelector("#detail-title").textContent === "Node"`)
 				} else {
 					u.open(name)
-					u.until(`document.querySelector(".waterfall tbody tr") && document.querySelector(".lines .line")`)
+					u.until(`document.querySelector(".waterfall tbody tr") && document.querySelector(".logstatus").textContent`)
 				}
 				what := fmt.Sprintf("%s-%d-%s", strings.TrimPrefix(name+"-pod", "-"), size[0], scheme)
 				u.picture(what)
@@ -374,7 +407,7 @@ func (u *uiPage) looks(t *testing.T) {
 			}
 		}
 	}
-	u.look(1440, 900, "light")
+	u.look(1280, 800, "light")
 }
 
 // restart: while the agent is away the page says so and keeps what it knows; then

@@ -56,6 +56,7 @@ func runSuite(tb lab.TB, o options, r *record) ([]result, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.ClientCA = p.CAFile()
 	if a.Kubeconfig, err = p.NodeKubeconfig(a.Node); err != nil {
 		return nil, err
 	}

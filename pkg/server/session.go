@@ -110,6 +110,34 @@ func (h hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return kept, bufio.NewReadWriter(bufio.NewReader(kept), bufio.NewWriter(kept)), nil
 }
 
+// tunnel is a ResponseWriter of the library's tunnel through a WebSocket. Its
+// connection cannot be closed while somebody reads from it, so the end of the
+// runtime's connection would wait for the client's: the session is ended first.
+type tunnel struct {
+	http.ResponseWriter
+	session *session
+}
+
+// Hijack is http.Hijacker's.
+func (t tunnel) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	c, buffered, err := http.NewResponseController(t.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, fmt.Errorf("take the tunnel over: %w", err)
+	}
+	return tunnelConn{c, t.session}, buffered, nil
+}
+
+type tunnelConn struct {
+	net.Conn
+	session *session
+}
+
+// Close is net.Conn's.
+func (t tunnelConn) Close() error {
+	t.session.end()
+	return t.Conn.Close()
+}
+
 // keep makes c a connection of the session.
 func (s *session) keep(c net.Conn, early []byte, client bool) net.Conn {
 	k := &kept{Conn: c, session: s, early: early, client: client}

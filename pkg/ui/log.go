@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -58,7 +57,6 @@ func (s *site) log(w http.ResponseWriter, r *http.Request) {
 		l.Ended = s.ended(ctx, uid, name, i.ID)
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.Header().Set("Log-Attempt", strconv.Itoa(int(i.Attempt)))
 	s.copyLog(ctx, w, l)
 }
 
@@ -87,24 +85,13 @@ func (s *site) copyLog(ctx context.Context, w http.ResponseWriter, l logs.Log) {
 	_ = out.flush() // nobody is left to tell
 }
 
-// instance is the newest instance of a container, or the one before it.
-func (s *site) instance(uid, container string, previous bool) (pod.Container, error) {
+// instance is the one whose log is shown: the one that `kubectl logs` would read.
+func (s *site) instance(uid, container string, previous bool) (*pod.Container, error) {
 	p, ok := s.find(uid)
 	if !ok {
-		return pod.Container{}, errors.New("the pod is gone")
+		return nil, errors.New("the pod is gone")
 	}
-	m := p.Containers[container]
-	i := m.Known
-	if previous {
-		i = m.Last
-	}
-	switch {
-	case i == nil && previous:
-		return pod.Container{}, fmt.Errorf("container %q has no previous instance", container)
-	case i == nil || i.State == pod.Created:
-		return pod.Container{}, fmt.Errorf("container %q has not started yet", container)
-	}
-	return *i, nil
+	return pod.LogOf(p, s.Pods.Node(), time.Now(), container, previous)
 }
 
 func (s *site) find(uid string) (pod.Pod, bool) {

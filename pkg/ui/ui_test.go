@@ -272,7 +272,7 @@ func TestDetail(t *testing.T) {
 	p.Notes = []pod.Note{{At: p.Started, Reason: "First", Count: 1}, {At: p.Started.Add(time.Second), Reason: "Second", Warning: true, Count: 2}}
 	n := &node{pods: []pod.Pod{p}}
 	d := read[Detail](t, n.handler(), "/ui/api/pods/u1")
-	if d.Origin != "/etc/pods/a.yaml" || len(d.Containers) != 1 || d.Containers[0].Health != Running || !d.Containers[0].Logs || d.Containers[0].Previous {
+	if d.Origin != "/etc/pods/a.yaml" || len(d.Containers) != 1 || d.Containers[0].Health != Running || d.Containers[0].Log != "id-main" || d.Containers[0].Previous {
 		t.Errorf("detail %+v", d)
 	}
 	if len(d.Events) != 2 || d.Events[0].Reason != "Second" || !d.Events[0].Warning {

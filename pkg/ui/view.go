@@ -92,10 +92,10 @@ type Container struct {
 	Ready    bool      `json:"ready"`
 	Restarts int32     `json:"restarts"`
 	Since    time.Time `json:"since,omitzero"`
-	// Logs says that there is something to read, Previous that there is of the
-	// instance before too.
-	Logs     bool `json:"logs"`
-	Previous bool `json:"previous"`
+	// Log is the ID of the instance whose log is shown, empty for none; Previous
+	// says that there is one of the instance before too.
+	Log      string `json:"log,omitempty"`
+	Previous bool   `json:"previous"`
 	// CPU in 1e-3 cores and memory in bytes that it may use, 0 for no limit.
 	CPULimit    int64 `json:"cpuLimit,omitempty"`
 	MemoryLimit int64 `json:"memoryLimit,omitempty"`
@@ -147,7 +147,10 @@ func (s *site) detail(w http.ResponseWriter, r *http.Request) {
 	status, t := pod.Status(p, n, now), timeline.Of(p, n, now)
 	out := Detail{Row: row(p, n, status, now), Origin: p.Origin, QoS: string(status.QOSClass), RestartPolicy: string(p.Spec.Spec.RestartPolicy),
 		Message: status.Message, Blocker: t.Blocker, Starts: endless(t.Starts), Containers: containers(p, status), Events: events(p)}
-	slices.Reverse(out.Events)
+	for i := range out.Containers {
+		out.Containers[i].findLogs(p, n, now)
+	}
+	newestFirst(out.Events)
 	reply(w, r, out)
 }
 
@@ -176,11 +179,17 @@ func (s *site) events(w http.ResponseWriter, r *http.Request) {
 			all = append(all, e)
 		}
 	}
-	slices.SortStableFunc(all, func(a, b Event) int { return b.At.Compare(a.At) })
+	newestFirst(all)
 	reply(w, r, all[:min(len(all), newest)])
 }
 
-// events are what was told of the pod, oldest first.
+// newestFirst sorts by when it was told last.
+func newestFirst(all []Event) {
+	slices.Reverse(all) // of one moment too
+	slices.SortStableFunc(all, func(a, b Event) int { return b.At.Compare(a.At) })
+}
+
+// events are what was told of the pod, in the order in which it was told first.
 func events(p pod.Pod) []Event {
 	out := []Event{}
 	for _, n := range p.Notes {
@@ -251,21 +260,19 @@ func containers(p pod.Pod, s v1.PodStatus) []Container {
 		if pod.Completes(p.Spec, c.Name) {
 			role = "init"
 		}
-		out = append(out, container(p, c, role, s.InitContainerStatuses))
+		out = append(out, container(c, role, s.InitContainerStatuses))
 	}
 	for _, c := range p.Spec.Spec.Containers {
-		out = append(out, container(p, c, "main", s.ContainerStatuses))
+		out = append(out, container(c, "main", s.ContainerStatuses))
 	}
 	for _, c := range p.Spec.Spec.EphemeralContainers {
-		out = append(out, container(p, v1.Container(c.EphemeralContainerCommon), "debug", s.EphemeralContainerStatuses))
+		out = append(out, container(v1.Container(c.EphemeralContainerCommon), "debug", s.EphemeralContainerStatuses))
 	}
 	return out
 }
 
-func container(p pod.Pod, c v1.Container, role string, statuses []v1.ContainerStatus) Container {
-	m := p.Containers[c.Name]
+func container(c v1.Container, role string, statuses []v1.ContainerStatus) Container {
 	out := Container{Name: c.Name, Role: role, Image: c.Image, Health: Waiting, State: "Waiting",
-		Logs: m.Known != nil && m.Known.State != pod.Created, Previous: m.Last != nil,
 		CPULimit: c.Resources.Limits.Cpu().MilliValue(), MemoryLimit: c.Resources.Limits.Memory().Value()}
 	i := slices.IndexFunc(statuses, func(s v1.ContainerStatus) bool { return s.Name == c.Name })
 	if i < 0 {
@@ -286,6 +293,15 @@ func container(p pod.Pod, c v1.Container, role string, statuses []v1.ContainerSt
 		out.Message = joined(out.Message, "before: "+ended(t))
 	}
 	return out
+}
+
+// findLogs says which logs of the container there are to read.
+func (c *Container) findLogs(p pod.Pod, n pod.Node, now time.Time) {
+	if i, err := pod.LogOf(p, n, now, c.Name, false); err == nil {
+		c.Log = i.ID
+	}
+	before, err := pod.LogOf(p, n, now, c.Name, true)
+	c.Previous = err == nil && before.ID != c.Log
 }
 
 // ended is an end in words.

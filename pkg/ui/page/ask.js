@@ -5,10 +5,12 @@
 // tab only, and taken out of the address at once. On other ways here there is
 // none, and none is needed.
 const KEY = "nodeagent-key";
-const given = /^#key=([\w-]{20,100})$/.exec(location.hash);
-if (given) {
+export function takeKey() {
+  const given = /^#key=([\w-]{20,100})$/.exec(location.hash);
+  if (!given) return false;
   sessionStorage.setItem(KEY, given[1]);
   history.replaceState(null, "", "#/");
+  return true;
 }
 
 function headers(more) {

@@ -109,7 +109,7 @@ export class List {
 
   makeRow(p) {
     const row = { pod: {}, cells: {} };
-    row.link = h("a", { href: `#/pods/${encodeURIComponent(p.uid)}` }, h("bdi", { class: "name" }, p.name), h("bdi", { class: "ns" }, p.namespace));
+    row.link = h("a", { href: `#/pods/${encodeURIComponent(p.uid)}` }, h("bdi", { class: "name", title: p.name }, p.name), h("bdi", { class: "ns" }, p.namespace));
     row.why = h("span", { class: "why" });
     row.tr = h("tr");
     for (const c of columns) {
@@ -123,7 +123,9 @@ export class List {
 
   update(row, p) {
     if (row.pod.state !== p.state || row.pod.health !== p.health) row.cells.state.replaceChildren(state(p.health, p.state));
-    put(row.why, p.waits ? (p.stuck ? "stuck: " : "") + p.waits : "");
+    const why = p.waits ? `${p.stuck ? "stuck: " : ""}waits for ${p.waits}` : "";
+    put(row.why, why);
+    set(row.why, "title", why || null);
     put(row.cells.ready, `${p.ready}/${p.of}`);
     put(row.cells.restarts, p.restarts);
     row.cells.restarts.classList.toggle("zero", p.restarts === 0);

@@ -2,7 +2,7 @@
 // more is taken from the node than the browser has painted.
 
 import { stream } from "./ask.js";
-import { h, put, visible } from "./dom.js";
+import { h, put } from "./dom.js";
 import { clock } from "./words.js";
 
 const KEPT = 2000; // lines on the page
@@ -40,24 +40,24 @@ export class LogView {
     const names = containers.map((c) => c.name).join("\n");
     if (names !== this.names) {
       this.names = names;
-      const chosen = this.select.value;
-      this.select.replaceChildren(...containers.map((c) => h("option", { value: c.name }, visible(c.name) + (c.role === "main" ? "" : ` (${c.role})`))));
+      const chosen = this.container()?.name;
+      this.select.replaceChildren(...containers.map((c, i) => h("option", { value: i }, c.name + (c.role === "main" ? "" : ` (${c.role})`))));
       // The one that is most worth reading: that which fails, else the first main one.
-      const best = containers.find((c) => c.name === chosen) ?? containers.find((c) => c.health === "failing" && c.logs)
+      const best = containers.find((c) => c.name === chosen) ?? containers.find((c) => c.health === "failing" && c.log)
         ?? containers.find((c) => c.role === "main") ?? containers[0];
-      this.select.value = best?.name ?? "";
+      this.select.value = containers.indexOf(best);
     }
     this.containers = containers;
     const c = this.container();
     this.previous.disabled = !c?.previous;
     if (this.paused || this.reading || !c) return;
-    if (!c.logs) this.say("Not started yet");
+    if (!c.log) this.say("Not started yet");
     else if (!this.read || this.read.name !== c.name) this.open();
-    else if (!this.previous.checked && c.restarts !== this.read.restarts) this.open(true);
+    else if (!this.previous.checked && c.log !== this.read.log) this.open(true);
   }
 
   container() {
-    return this.containers.find((c) => c.name === this.select.value);
+    return this.containers[this.select.value];
   }
 
   say(text) {
@@ -72,32 +72,27 @@ export class LogView {
     if (!c.previous) this.previous.checked = false;
     if (!more) this.lines.replaceChildren();
     else this.remark("the next instance");
-    this.read = { name: c.name, restarts: c.restarts };
+    this.read = { name: c.name, log: c.log };
     this.previous.disabled = !c.previous;
-    if (!c.logs) return this.say("Not started yet");
+    if (!c.log) return this.say("Not started yet");
     const mine = new AbortController();
     this.reading = mine;
     this.say("Following");
     const which = this.previous.checked ? "previous" : "follow";
-    let why;
+    let why, lasting = false;
     try {
       why = await stream(`pods/${encodeURIComponent(this.uid)}/log?container=${encodeURIComponent(c.name)}&${which}`, mine.signal,
         (text) => this.take(text), () => this.paint());
     } catch (e) {
       why = e.status ? e.message : "cut";
+      lasting = e.status >= 400 && e.status < 500 && e.status !== 429;
     }
     if (this.reading !== mine) return; // another one is read by now
     this.reading = null;
     this.flush();
-    this.over(why, which);
-  }
-
-  over(why, which) {
-    if (why === "end") this.say(which === "previous" ? "All of the previous instance" : "The container has ended");
-    else if (why === "limit" || why === "cut") {
-      this.say(why === "limit" ? "Too much at once: going on with the newest lines" : "The connection was cut: trying again");
-      this.again = setTimeout(() => this.open(), AGAIN);
-    } else this.say(why);
+    if (why === "end") return this.say(which === "previous" ? "All of the previous instance" : "The container has ended");
+    this.say({ limit: "Too much at once: going on with the newest lines", cut: "The connection was cut: trying again" }[why] ?? why);
+    if (!lasting) this.again = setTimeout(() => this.open(), AGAIN);
   }
 
   // take keeps a line until it is painted.

@@ -1,8 +1,9 @@
 // The page: what is asked when, and which pod is looked at. It asks every two
 // seconds, and only while somebody can see the answer.
 
-import { Question, now } from "./ask.js";
-import { find, h, mark, put, set } from "./dom.js";
+import { Question, now, takeKey } from "./ask.js";
+import { find, h, mark, put, set, visible } from "./dom.js";
+import { noteAll } from "./history.js";
 import { List } from "./list.js";
 import { NodeView } from "./node.js";
 import { PodView } from "./pod.js";
@@ -90,6 +91,7 @@ async function measure(signal, shown, node) {
   }
   try {
     const { answer } = await figures.question.ask(signal);
+    noteAll(answer, now());
     list.measured(answer.pods);
     shown.measured(answer, node);
     document.body.classList.add("measured");
@@ -100,7 +102,7 @@ async function measure(signal, shown, node) {
 
 function showNode(node) {
   put(find("node"), node.name || "node");
-  document.title = `${node.name || "node"} · nodeagent`;
+  document.title = visible(`${node.name || "node"} · nodeagent`);
   const part = (name, why) => h("li", { class: "state " + (why ? "failing" : "running"), title: why || null },
     mark(why ? "failing" : "running"), h("span", null, why ? `${name}: ${why}` : `${name} ready`));
   const bad = node.problems?.length ?? 0;
@@ -139,7 +141,10 @@ document.addEventListener("visibilitychange", () => {
   if (!document.hidden) soon();
 });
 
-addEventListener("hashchange", () => route(true));
+addEventListener("hashchange", () => {
+  if (takeKey()) soon(); // a new link was opened where the page was already
+  route(true);
+});
 
 document.addEventListener("keydown", (e) => {
   if (e.ctrlKey || e.metaKey || e.altKey) return;
@@ -152,4 +157,5 @@ document.addEventListener("keydown", (e) => {
   }
 });
 
+takeKey();
 route(false);

@@ -3,6 +3,7 @@
 import { Question, now } from "./ask.js";
 import { h } from "./dom.js";
 import { eventTable } from "./events.js";
+import { past } from "./history.js";
 import { Plot } from "./plot.js";
 import { bytes, cores } from "./words.js";
 
@@ -10,8 +11,8 @@ export class NodeView {
   constructor() {
     this.uid = null;
     this.question = new Question("events");
-    this.cpu = new Plot("CPU", cores);
-    this.memory = new Plot("Memory", bytes);
+    this.cpu = new Plot("CPU", cores, past(null, "cpu"));
+    this.memory = new Plot("Memory", bytes, past(null, "memory"));
     this.problems = h("div");
     this.events = h("div");
     this.root = h("div", { class: "view" },

@@ -1,18 +1,21 @@
-// A plot of the last five minutes, as far as the page was watching.
+// A plot of up to the last five minutes, as far as the page was watching.
 
 import { h, put, s, set } from "./dom.js";
+import { note } from "./history.js";
 import { clock } from "./words.js";
 
-const KEPT = 5 * 60 * 1000;
+const SPANS = [1, 2, 5].map((min) => min * 60 * 1000); // the first that holds all is shown
 const GAP = 15 * 1000; // a longer silence is no line
 const W = 600, H = 96;
 
 export class Plot {
-  // lines are the names of what is plotted; format says a value in words.
-  constructor(title, format, lines = [title]) {
-    Object.assign(this, { title, format, lines, points: [], limit: null });
+  // lines are the names of what is plotted, points what is known already; format
+  // says a value in words.
+  constructor(title, format, points, lines = [title]) {
+    Object.assign(this, { title, format, lines, points, limit: null });
     this.value = h("span", { class: "value" }, "–");
     this.top = h("span", { class: "top" });
+    this.from = h("span", null, "1 min ago");
     this.paths = lines.map((_, i) => s("path", { class: `curve l${i}` }));
     this.area = s("path", { class: "area" });
     this.bound = s("path", { class: "bound" });
@@ -20,14 +23,13 @@ export class Plot {
     const legend = h("span", { class: "legend" }, lines.length > 1 && lines.map((name, i) => h("span", { class: `key l${i}` }, name)));
     this.root = h("figure", { class: "plot" },
       h("figcaption", null, h("span", { class: "title" }, title), this.value), this.top, this.svg,
-      h("div", { class: "ends", "aria-hidden": "true" }, h("span", null, "5 min ago"), legend, h("span", null, "now")));
+      h("div", { class: "ends", "aria-hidden": "true" }, this.from, legend, h("span", null, "now")));
+    this.describe();
   }
 
-  // add takes values of one moment; a null is one that is not known.
+  // add takes the values of one moment.
   add(at, values, now, limit) {
-    const last = this.points.at(-1);
-    if (values.every((v) => v != null) && (!last || at > last.at)) this.points.push({ at, values });
-    while (this.points.length && this.points[0].at < now - KEPT) this.points.shift();
+    note(this.points, at, values, now);
     this.limit = limit || null;
     this.draw(now);
   }
@@ -38,9 +40,11 @@ export class Plot {
     // A limit that is far away is said, not drawn.
     const bound = this.limit && this.limit <= most * 4 ? this.limit : null;
     const top = bound ? Math.max(most, bound) : ceil(most);
-    const x = (at) => (W * (1 - (now - at) / KEPT)).toFixed(1);
+    const reach = SPANS.find((ms) => now - (this.points[0]?.at ?? now) <= ms) ?? SPANS.at(-1);
+    put(this.from, `${reach / 60000} min ago`);
+    const x = (at) => (W * (1 - (now - at) / reach)).toFixed(1);
     const y = (v) => (H - 1 - (H - 4) * (top ? v / top : 0)).toFixed(1);
-    this.paths.forEach((path, i) => set(path, "d", this.runs().map((run) => `M${run.map((p) => `${x(p.at)} ${y(p.values[i])}`).join("L")}`).join("")));
+    this.paths.forEach((path, i) => set(path, "d", this.runs().map((run) => `M${run.map((p) => `${x(p.at)} ${y(p.values[i])}`).join("L")}${run.length === 1 ? "h.1" : ""}`).join("")));
     set(this.area, "d", this.lines.length > 1 ? "" : this.runs().map((run) =>
       `M${x(run[0].at)} ${H}L${run.map((p) => `${x(p.at)} ${y(p.values[0])}`).join("L")}L${x(run.at(-1).at)} ${H}Z`).join(""));
     set(this.bound, "d", bound ? `M0 ${y(bound)}H${W}` : "");

@@ -4,6 +4,7 @@
 import { Question, now } from "./ask.js";
 import { h, put, set, state } from "./dom.js";
 import { eventTable } from "./events.js";
+import { past } from "./history.js";
 import { LogView } from "./log.js";
 import { Plot } from "./plot.js";
 import { startFigures } from "./waterfall.js";
@@ -22,9 +23,9 @@ export class PodView {
     this.waits = h("div");
     this.start = h("div", { class: "starts" });
     this.containers = h("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Containers" });
-    this.cpu = new Plot("CPU", cores);
-    this.memory = new Plot("Memory", bytes);
-    this.network = new Plot("Network", rate, ["in", "out"]);
+    this.cpu = new Plot("CPU", cores, past(uid, "cpu"));
+    this.memory = new Plot("Memory", bytes, past(uid, "memory"));
+    this.network = new Plot("Network", rate, past(uid, "network"), ["in", "out"]);
     this.log = new LogView(uid);
     this.events = h("div");
     this.root = h("div", { class: "view pod" },
@@ -88,7 +89,7 @@ export class PodView {
     this.times = h("p", { class: "sum" });
     this.waits.append(h("section", { class: `note ${p.blocker.trouble || p.stuck ? "failing" : "waiting"}`, "aria-labelledby": "waits-title" },
       h("h3", { id: "waits-title" }, p.stuck ? "Stuck: waits for" : "Waits for"),
-      h("p", null, h("bdi", null, p.blocker.what)), this.times, p.blocker.remedy && h("p", null, "What helps: ", h("bdi", null, p.blocker.remedy))));
+      h("p", null, h("bdi", null, p.blocker.what)), this.times, p.stuck && p.blocker.remedy && h("p", null, "What helps: ", h("bdi", null, p.blocker.remedy))));
   }
 
   // tick brings up to date what changes by itself.
@@ -118,10 +119,9 @@ export class PodView {
       this.memory.add(at, [use.memory], now(), sum("memoryLimit"));
     }
     this.measureNetwork(figures.network);
-    for (const c of this.pod.containers) {
-      const row = this.containers.querySelector(`tr[data-name="${CSS.escape(c.name)}"]`);
-      if (!row) continue;
-      const of = figures.containers?.[c.name];
+    const rows = this.containers.querySelectorAll("tr[data-name]");
+    for (const [i, c] of this.pod.containers.entries()) {
+      const row = rows[i], of = figures.containers?.[c.name];
       put(row.querySelector(".u-cpu"), cores(of?.cpu) + (c.cpuLimit ? ` / ${cores(c.cpuLimit)}` : ""));
       put(row.querySelector(".u-memory"), bytes(of?.memory) + (c.memoryLimit ? ` / ${bytes(c.memoryLimit)}` : ""));
     }

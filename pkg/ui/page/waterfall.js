@@ -3,7 +3,7 @@
 
 import { now } from "./ask.js";
 import { h, s } from "./dom.js";
-import { age, clock, span } from "./words.js";
+import { age, clock, moment, span } from "./words.js";
 
 const words = {
   admit: "Admit", allocate: "Allocate", actuate: "Actuate", prepare: "Prepare", mount: "Mount volumes", pull: "Pull image", observe: "Look",
@@ -11,7 +11,7 @@ const words = {
   stopsandbox: "Stop sandbox", removesandbox: "Remove sandbox", unmount: "Unmount", clean: "Remove cgroup", erase: "Remove files",
   release: "Give back grant", save: "Save", source: "Source", status: "Turn to be told", patch: "Told to the apiserver", apiserver: "Apiserver",
   init: "Runs", look: "Look at the runtime", readiness: "Readiness probe", startup: "Startup probe", notice: "End to be noticed", admission: "Admission",
-  "back-off": "Back-off", hook: "Hook", network: "Network", runtime: "Runtime", slot: "Turn", volumes: "Volumes", image: "Image",
+  "back-off": "Back-off", hook: "Hook", network: "Wait for the network", runtime: "Wait for the runtime", slot: "Turn", volumes: "Wait for volumes", image: "Wait for image",
 };
 
 const title = (name) => words[name] ?? name[0].toUpperCase() + name.slice(1);
@@ -25,16 +25,23 @@ export function startFigures(starts) {
 function figure(start, newest) {
   const name = newest ? "Steps of the start" : "Steps of the first start";
   if (start.spans.length === 0) return h("p", { class: "sum" }, start.found ? "It ran already when the agent came up." : "Nothing was done for it yet.");
-  const began = Date.parse(start.began), ended = start.open ? now() : Date.parse(start.ended);
-  const spans = start.spans.map((x) => ({ ...x, from: Date.parse(x.began) - began, to: (x.open ? now() : Date.parse(x.ended)) - began }));
+  const began = moment(start.began), ended = start.open ? now() : moment(start.ended);
+  const spans = start.spans.map((x) => ({ ...x, from: moment(x.began) - began, to: (x.open ? now() : moment(x.ended)) - began }));
   const own = spans.filter((x) => x.kind === "agent").reduce((sum, x) => sum + x.to - x.from, 0);
   const said = [newest ? null : "The first one", start.open ? `goes on for ${span(ended - began)}` : `took ${span(ended - began)}`, `began at ${clock(start.began, true)}`,
     start.why && `after ${start.why}`, own > 0 && `${span(own)} the agent's own`, start.accounted > 0 && `${(100 * start.accounted).toFixed(1)} % accounted for`];
   return h("div", null,
     h("p", { class: "sum" }, said.filter(Boolean).join(", ")),
-    h("div", { class: "wide", tabindex: "0", role: "region", "aria-label": name }, table(spans.filter((x) => x.kind !== "agent"))),
+    h("div", { class: "wide", tabindex: "0", role: "region", "aria-label": name }, table(worth(spans))),
     h("p", { class: "legend", "aria-hidden": "true" }, [["critical", "what the start waited for"], ["beside", "beside it"], ["wait", "a wait"]].map(([kind, text]) =>
       h("span", { class: "key" }, s("svg", { class: `swatch ${kind}` }, s("rect", { class: "box", x: 1, y: kind === "critical" ? 1 : 3, width: 14, height: kind === "critical" ? 10 : 6 })), text))));
+}
+
+// worth leaves out the agent's own moments, and what is but the beginning of
+// something that had to wait for its turn.
+function worth(spans) {
+  const same = (a, b) => a !== b && a.name === b.name && a.container === b.container;
+  return spans.filter((x) => x.kind !== "agent" && (x.to - x.from >= 0.05 || x.error || x.open || !spans.some((y) => same(x, y))));
 }
 
 function table(spans) {
@@ -44,10 +51,11 @@ function table(spans) {
   return h("table", { class: "waterfall" },
     h("thead", null, h("tr", null, h("th", { scope: "col" }, "Step"), h("th", { scope: "col", class: "num at" }, "At"), h("th", { scope: "col", class: "num" }, "Took"),
       h("td", { class: "chart", "aria-hidden": "true" }, axis(ticks, end)))),
-    h("tbody", null, spans.flatMap((x) => rows(x, ticks, end))));
+    h("tbody", null, spans.flatMap((x, i) => rows(x, ticks, end, spans.slice(0, i).findLast((y) => y.error)?.error))));
 }
 
-function rows(x, ticks, end) {
+// rows are one step and why it failed, unless that was said just before.
+function rows(x, ticks, end, said) {
   const failed = Boolean(x.error);
   const first = h("tr", { class: [x.critical ? "critical" : "beside", x.kind === "wait" && "wait", failed && "failed", x.open && "open"].filter(Boolean).join(" ") },
     h("th", { scope: "row" }, title(x.name), x.of && ` for ${title(x.of).toLowerCase()}`,
@@ -56,7 +64,7 @@ function rows(x, ticks, end) {
     h("td", { class: "num at" }, `+${span(x.from)}`),
     h("td", { class: "num took" }, span(x.to - x.from)),
     h("td", { class: "chart", "aria-hidden": "true" }, bar(x, ticks, end)));
-  return failed ? [first, h("tr", { class: "why-failed" }, h("td", { colspan: 4 }, h("bdi", null, x.error)))] : [first];
+  return failed && x.error !== said ? [first, h("tr", { class: "why-failed" }, h("td", { colspan: 4 }, h("bdi", null, x.error)))] : [first];
 }
 
 const percent = (v, end) => `${((100 * v) / end).toFixed(3)}%`;

@@ -4,11 +4,18 @@
 export function span(ms) {
   if (!Number.isFinite(ms)) return "–";
   if (ms < 0) ms = 0;
-  if (ms < 1) return "0 ms";
+  if (ms < 0.05) return "0 ms";
   if (ms < 9.95) return `${ms.toFixed(1)} ms`;
   if (ms < 1000) return `${Math.round(ms)} ms`;
   if (ms < 99950) return `${(ms / 1000).toFixed(ms < 9995 ? 2 : 1)} s`;
   return age(ms);
+}
+
+// moment is a time in milliseconds, with what a Date leaves out behind the third
+// digit.
+export function moment(text) {
+  const fine = /\.\d{3}(\d+)/.exec(text)?.[1];
+  return Date.parse(text) + (fine ? Number(`0.${fine}`) : 0);
 }
 
 // age is a length of time, in its largest one or two units.
