@@ -31,7 +31,7 @@ function figure(start, newest) {
   const said = [newest ? null : "The first one", start.open ? `goes on for ${span(ended - began)}` : `took ${span(ended - began)}`, `began at ${clock(start.began, true)}`,
     start.why && `after ${start.why}`, own > 0 && `${span(own)} the agent's own`, start.accounted > 0 && `${(100 * start.accounted).toFixed(1)} % accounted for`];
   return h("div", null,
-    h("p", { class: "sum" }, said.filter(Boolean).join(", ")),
+    h("p", { class: "sum" }, said.filter(Boolean).join(", ").replace(/^./, (c) => c.toUpperCase())),
     h("div", { class: "wide", tabindex: "0", role: "region", "aria-label": name }, table(worth(spans))),
     h("p", { class: "legend", "aria-hidden": "true" }, [["critical", "what the start waited for"], ["beside", "beside it"], ["wait", "a wait"]].map(([kind, text]) =>
       h("span", { class: "key" }, s("svg", { class: `swatch ${kind}` }, s("rect", { class: "box", x: 1, y: kind === "critical" ? 1 : 3, width: 14, height: kind === "critical" ? 10 : 6 })), text))));
