@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"testing"
 	"time"
 
@@ -183,4 +184,45 @@ func longList(n int) string {
 		list = append(list, "9999999\n"...)
 	}
 	return string(list)
+}
+
+// TestThoseWhoAskForMoreWait for a round that is under way, and are not given
+// what it has not read.
+func TestThoseWhoAskForMoreWait(t *testing.T) {
+	f, s := newV2(t)
+	f.add(t, "stuck")
+	f.add(t, "well")
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // one reader, which hangs
+	free := f.hang(t, "podstuck/stuck-main/memory.stat")
+	less := make(chan error, 1)
+	go func() {
+		_, err := s.Sample(t.Context(), Usage)
+		less <- err
+	}()
+	for reading := false; !reading; runtime.Gosched() {
+		s.mu.Lock()
+		reading = len(s.units) > 0
+		s.mu.Unlock()
+	}
+	time.AfterFunc(patience/4, free)
+	for _, name := range []string{"stuck", "well"} {
+		if c := find(t, sample(t, s, Full), KindContainer, name); c.Stats.Memory.MaxUsage != 2e6 {
+			t.Errorf("%s is told without what only a full sample has: %+v", name, c.Stats.Memory)
+		}
+	}
+	if err := <-less; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestReadersThatHangHoldUpNobodyElse: what none of them came to is read by the
+// next round.
+func TestReadersThatHangHoldUpNobodyElse(t *testing.T) {
+	f, s := newV2(t)
+	f.add(t, "stuck")
+	f.add(t, "well")
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	f.hang(t, "podstuck/stuck-main/memory.stat")
+	s.round(Usage)
+	find(t, s.round(Usage), KindContainer, "well")
 }
