@@ -357,3 +357,27 @@ func TestUpgrade(t *testing.T) {
 	c.Close()
 	eventually(t, "a line", func() bool { return len(k.logged.lines("code=101")) == 1 })
 }
+
+// TestFollowing: what people follow may say nothing for longer than any other
+// request may take, also on the page.
+func TestFollowing(t *testing.T) {
+	for _, path := range []string{"/containerLogs/a/b/c", "/ui/api/pods/u/log"} {
+		k := newKit(t)
+		k.reviewer.may = func(string, string, string) bool { return true }
+		k.sizes.request = 300 * time.Millisecond
+		k.next = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			select {
+			case <-r.Context().Done():
+			case <-time.After(time.Second):
+				_, _ = io.WriteString(w, "said")
+			}
+		})
+		k.start()
+		for name, c := range map[string]*http.Client{"HTTP/2": k.caller(), "HTTP/1.1": {Transport: &http.Transport{TLSClientConfig: k.tls()}}} {
+			if code, text := k.ask(c, http.MethodGet, path, "user:u"); code != http.StatusOK || text != "said" {
+				t.Errorf("%s over %s: %d %q", path, name, code, text)
+			}
+			c.CloseIdleConnections()
+		}
+	}
+}
