@@ -55,8 +55,8 @@ func (s *Server) warnOfOpenDoors() {
 	}
 }
 
-// patience is how long the apiserver may take to say who somebody is, and then
-// what he may.
+// patience is how long the apiserver may take to say who somebody is and what he
+// may.
 const patience = 5 * time.Second
 
 // askAgain is how often an apiserver is asked that refuses the connection: long
