@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -233,8 +234,8 @@ func lanes(all []Span, end time.Time) []Span {
 			s.Ended = end
 		}
 		base := s.Lane
-		for n := '2'; busy[s.Lane].After(s.Began); n++ {
-			s.Lane = base + " " + string(n)
+		for n := 2; busy[s.Lane].After(s.Began); n++ {
+			s.Lane = base + " " + strconv.Itoa(n)
 		}
 		if !slices.Contains(names, s.Lane) {
 			names = append(names, s.Lane)
