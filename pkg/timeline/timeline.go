@@ -8,7 +8,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strconv"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -235,7 +234,7 @@ func lanes(all []Span, end time.Time) []Span {
 		}
 		base := s.Lane
 		for n := 2; busy[s.Lane].After(s.Began); n++ {
-			s.Lane = base + " " + strconv.Itoa(n)
+			s.Lane = fmt.Sprintf("%s %d", base, n)
 		}
 		if !slices.Contains(names, s.Lane) {
 			names = append(names, s.Lane)
