@@ -37,13 +37,13 @@ var layers = [][]string{
 	{"pkg/ledger", "pkg/timeline"},
 	// And how files are written whole, and how one follows what an apiserver has.
 	{"pkg/pod", "pkg/manifest", "pkg/record", "pkg/reflector"},
-	// What the agent counts of its own work; anybody may tell it.
-	{"pkg/metrics"},
+	// What the agent counts of its own work, and what it tells of each piece of
+	// it; anybody may tell them.
+	{"pkg/metrics", "pkg/trace"},
 }
 
 // ownContext are the files that begin a context though they are no main.
 var ownContext = map[string]string{
-	"pkg/cri/pulls.go":      "a pull is shared, and lives as long as any of its users",
 	"pkg/syncloop/actor.go": "slog wants one to log with",
 }
 

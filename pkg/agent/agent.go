@@ -31,6 +31,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/source"
 	"github.com/nodeagent/nodeagent/pkg/stats"
 	"github.com/nodeagent/nodeagent/pkg/syncloop"
+	"github.com/nodeagent/nodeagent/pkg/trace"
 	"github.com/nodeagent/nodeagent/pkg/ui"
 	"github.com/nodeagent/nodeagent/pkg/volumes"
 )
@@ -41,6 +42,7 @@ type Agent struct {
 	log    *slog.Logger
 	level  *slog.LevelVar // of log
 	fault  func(string)
+	tracer *trace.Tracer // set by Run; nil when no traces are sent
 }
 
 // New makes an agent and touches nothing. level is the one of log, which people
@@ -69,6 +71,11 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	adjustOOMScore(a.config, a.log)
+	stop, err := a.trace(ctx)
+	if err != nil {
+		return err
+	}
+	defer stop()
 	parts, err := a.build(root)
 	if err != nil {
 		return err
@@ -109,7 +116,7 @@ func (a *Agent) build(root string) (*parts, error) {
 	series := a.series()
 	tree := newTree(a.config, m.limit, series.Storage, a.log)
 	options := runtimeOptions(a.config, root, m, tree)
-	options.Metrics = series.Runtime
+	options.Metrics, options.Traces = series.Runtime, a.tracer.GRPC()
 	if options.Images.Plugins, err = credentialPlugins(a.config, a.log); err != nil {
 		return nil, err
 	}
@@ -156,7 +163,7 @@ func (a *Agent) build(root string) (*parts, error) {
 		Node:    pod.Node{Name: a.config.Node.Name, HostIPs: m.ips, MaxBackoff: maxBackoff(a.config)},
 		Slots:   2 * runtime.NumCPU(),
 		Timeout: k.RuntimeRequestTimeout.Duration, Connected: tree.connect, Seen: seen, AskNode: askNode, Fault: a.fault,
-		Metrics: series.Pods, Attempts: series.Probes,
+		Metrics: series.Pods, Attempts: series.Probes, Tracer: a.tracer,
 	})
 	series.Pods.Count(loop.Counts)
 	if joined != nil {

@@ -59,7 +59,7 @@ func (a *Agent) join(root string, m machine, runtime *cri.Client, known *objects
 		NodeName:   a.config.Node.Name,
 		Kubeconfig: a.config.Paths.Kubeconfig, Bootstrap: a.config.Paths.BootstrapKubeconfig, CertDir: a.config.Paths.CertDir,
 		Rotate: k.RotateCertificates, QPS: float32(*k.KubeAPIQPS), Burst: int(k.KubeAPIBurst), ContentType: k.ContentType, Log: a.log,
-		Metrics: series.Certificates.Client,
+		Metrics: series.Certificates.Client, Wrap: a.wrapper(),
 	})
 	if err != nil {
 		return nil, err
@@ -70,7 +70,7 @@ func (a *Agent) join(root string, m machine, runtime *cri.Client, known *objects
 	if c.events, err = a.events(c.credentials); err != nil {
 		return nil, err
 	}
-	c.status = status.New(status.Options{Client: c.client, Node: func() pod.Node { return c.loop.Node() }, Log: a.log, Metrics: series.Writes,
+	c.status = status.New(status.Options{Client: c.client, Node: func() pod.Node { return c.loop.Node() }, Log: a.log, Metrics: series.Writes, Tracer: a.tracer,
 		Ready: func(uid types.UID, sent, taken time.Time) { c.loop.Published(uid, sent, taken) }})
 	if c.node, err = a.nodeReport(m, c, runtime); err != nil {
 		return nil, err

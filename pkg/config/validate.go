@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	tracingv1 "k8s.io/component-base/tracing/api/v1"
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
 	kubeletapis "k8s.io/kubelet/pkg/apis"
 	netutils "k8s.io/utils/net"
@@ -36,6 +37,7 @@ func validate(c *Config) error {
 		validateEviction(k),
 		validateShutdown(k),
 		validatePlacement(k),
+		tracingv1.ValidateTracingConfiguration(k.Tracing, nil, field.NewPath("tracing")),
 	)
 	if len(errs) == 0 {
 		return nil
@@ -184,6 +186,7 @@ func validateChoices(k *kubeletv1beta1.KubeletConfiguration) field.ErrorList {
 		oneOf("imagePullCredentialsVerificationPolicy", k.ImagePullCredentialsVerificationPolicy, kubeletv1beta1.NeverVerify,
 			kubeletv1beta1.NeverVerifyPreloadedImages, kubeletv1beta1.NeverVerifyAllowlistedImages, kubeletv1beta1.AlwaysVerify),
 		oneOf("logging.format", k.Logging.Format, "text", "json"),
+		oneOf("showHiddenMetricsForVersion", k.ShowHiddenMetricsForVersion, "", previousRelease()),
 	}
 	if k.RunOnce {
 		errs = append(errs, field.Forbidden(field.NewPath("runOnce"), "this mode no longer exists; remove the setting"))

@@ -24,6 +24,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/transport"
 	"k8s.io/client-go/util/certificate"
 
 	"github.com/nodeagent/nodeagent/pkg/metrics"
@@ -41,6 +42,9 @@ type Options struct {
 	ContentType string // of requests; "" leaves it to client-go
 	Log         *slog.Logger
 	Metrics     *metrics.Certificate // nil for nobody
+	// Wrap is put around what makes the requests of Config and Heartbeat; nil for
+	// nothing.
+	Wrap transport.WrapperFunc
 }
 
 // Cluster is the way to the apiserver.
@@ -120,7 +124,7 @@ func (c *Cluster) Heartbeat() *rest.Config {
 }
 
 func (c *Cluster) clientConfig(d *door) *rest.Config {
-	config := &rest.Config{Host: c.server.String(), Transport: d, UserAgent: userAgent}
+	config := &rest.Config{Host: c.server.String(), Transport: d, UserAgent: userAgent, WrapTransport: c.options.Wrap}
 	config.ContentType = c.options.ContentType
 	if config.ContentType == runtime.ContentTypeProtobuf {
 		config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON

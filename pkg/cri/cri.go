@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -48,6 +49,8 @@ type Options struct {
 	Pods           PodOptions
 	// Metrics is told of every call and image; nil for nobody.
 	Metrics *metrics.Runtime
+	// Traces is told of every call too; nil for nobody.
+	Traces stats.Handler
 }
 
 // Client speaks to one runtime. It is safe for concurrent use.
@@ -87,14 +90,14 @@ const (
 func Dial(o Options) (*Client, error) {
 	o = o.withDefaults()
 	c := &Client{opts: o, machine: readMachine(), pulls: newPulls(o.Images)}
-	conn, err := dial(o.Endpoint, o.Metrics)
+	conn, err := o.dial(o.Endpoint)
 	if err != nil {
 		return nil, err
 	}
 	c.conns = append(c.conns, conn)
 	c.runtime = runtimeapi.NewRuntimeServiceClient(conn)
 	if o.ImageEndpoint != "" && o.ImageEndpoint != o.Endpoint {
-		if conn, err = dial(o.ImageEndpoint, o.Metrics); err != nil {
+		if conn, err = o.dial(o.ImageEndpoint); err != nil {
 			return nil, errors.Join(err, c.Close())
 		}
 		c.conns = append(c.conns, conn)
@@ -122,22 +125,27 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-func dial(endpoint string, to *metrics.Runtime) (*grpc.ClientConn, error) {
+func (o Options) dial(endpoint string) (*grpc.ClientConn, error) {
 	path := strings.TrimPrefix(endpoint, "unix://")
 	if !strings.HasPrefix(path, "/") {
 		return nil, fmt.Errorf("runtime endpoint %q: must be unix:///path/of/socket", endpoint)
 	}
 	redial := backoff.DefaultConfig
 	redial.BaseDelay, redial.MaxDelay = 100*time.Millisecond, maxRedial
-	conn, err := grpc.NewClient("passthrough:///"+path,
+	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithAuthority("localhost"),
-		grpc.WithUnaryInterceptor(observe(to)),
+		grpc.WithUnaryInterceptor(observe(o.Metrics)),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: redial, MinConnectTimeout: time.Second}),
 		grpc.WithContextDialer(func(ctx context.Context, path string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", path)
-		}))
+		}),
+	}
+	if o.Traces != nil {
+		options = append(options, grpc.WithStatsHandler(o.Traces))
+	}
+	conn, err := grpc.NewClient("passthrough:///"+path, options...)
 	if err != nil {
 		return nil, fmt.Errorf("prepare connection to runtime %s: %w", endpoint, err)
 	}

@@ -52,7 +52,7 @@ func pullKey(name string, creds []*runtimeapi.AuthConfig) string {
 // do joins the flight called key, or begins it with pull, and waits for its
 // end or for ctx. It says to queued what else it waits for first.
 func (s *pulls) do(ctx context.Context, key string, queued func(string), pull func(context.Context) (pullResult, error)) (pullResult, error) {
-	f := s.join(key, pull)
+	f := s.join(ctx, key, pull)
 	f.awaitTurn(ctx, queued)
 	select {
 	case <-f.ended:
@@ -84,14 +84,16 @@ func (f *flight) awaitTurn(ctx context.Context, queued func(string)) {
 	}
 }
 
-func (s *pulls) join(key string, pull func(context.Context) (pullResult, error)) *flight {
+// join takes part in the flight called key, or begins it. It lives as long as any
+// of its users; in traces it is the first one's.
+func (s *pulls) join(ctx context.Context, key string, pull func(context.Context) (pullResult, error)) *flight {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if f := s.flying[key]; f != nil {
 		f.users++
 		return f
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	f := &flight{users: 1, cancel: cancel, turn: make(chan struct{}), ended: make(chan struct{})}
 	s.flying[key] = f
 	slot := s.slots == nil || s.slotNow()

@@ -149,17 +149,19 @@ func (p Pod) begins() bool {
 // includes says that what began then began before the launch was over.
 func (s Launch) includes(began time.Time) bool { return s.Over.IsZero() || began.Before(s.Over) }
 
-// took enters a finished action.
+// took enters a finished action, also in a launch that went on without it: a call
+// that hangs may end when another launch is under way.
 func (p *Pod) took(s Step) {
 	p.Steps = append(slices.Clone(tail(p.Steps, keptSteps-1)), s)
-	if n := len(p.Launches); n > 0 && p.Launches[n-1].includes(s.Began) {
-		p.onLaunch(func(o *Launch) {
+	p.Launches = slices.Clone(p.Launches)
+	for i := range p.Launches {
+		if l := &p.Launches[i]; l.includes(s.Began) {
 			var left *Step
-			if o.Steps, left = keep(o.Steps, s); left != nil {
-				o.Left.Steps++
-				o.Left.add(left.Began, left.Ended)
+			if l.Steps, left = keep(l.Steps, s); left != nil {
+				l.Left.Steps++
+				l.Left.add(left.Began, left.Ended)
 			}
-		})
+		}
 	}
 }
 

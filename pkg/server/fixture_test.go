@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"sync"
@@ -49,7 +50,8 @@ type node struct {
 	mu      sync.Mutex
 	pods    map[types.UID]pod.Pod
 	news    chan struct{}
-	address string // of the runtime's streaming server, if not the library's
+	runtime string // the address of its streaming server
+	address string // another one in its place
 	stream  streaming.Server
 	written int // by commands that flood
 }
@@ -59,6 +61,7 @@ func newNode(t testing.TB, change func(*Server)) *node {
 	back := httptest.NewUnstartedServer(nil)
 	base, err := url.Parse("http://" + back.Listener.Addr().String())
 	n.must(err)
+	n.runtime = base.String()
 	streams := streaming.DefaultConfig
 	streams.BaseURL, streams.StreamCreationTimeout = base, 3*time.Second
 	n.stream, err = streaming.NewServer(streams, commands{n})
@@ -83,11 +86,13 @@ func newNode(t testing.TB, change func(*Server)) *node {
 	n.url = "https://" + l.Addr().String()
 	ctx, end := context.WithCancel(t.Context())
 	n.end = end
+	pprof.SetGoroutineLabels(ours)
 	go func() {
 		defer func() { n.ended <- err }()
 		defer n.server.busy.wait()
 		err = serve(ctx, l, n.server.tls, n.server.busy.serve(n.server.routes()), n.server.sizes, n.server.log)
 	}()
+	pprof.SetGoroutineLabels(context.Background())
 	t.Cleanup(n.stop)
 	n.set("web", func(p *pod.Pod) {})
 	return n

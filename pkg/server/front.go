@@ -36,6 +36,9 @@ var streams = []string{"run", "exec", "attach", "portForward", "containerLogs", 
 // thing only, who asks and whether he may, and a line in the log. Without
 // access anybody may.
 func (s *Server) front(a *access, next http.Handler) http.Handler {
+	if a != nil {
+		next = s.options.Tracer.Handler(next)
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.limit(w, r)
 		out := &answer{ResponseWriter: w, began: time.Now()}

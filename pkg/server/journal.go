@@ -124,7 +124,12 @@ func (q *logQuery) addPattern(text string) error {
 // goes to files.
 func queryLogs(dir logFiles, files http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		q, err := parseLogQuery(r.URL.Query())
+		given, err := url.ParseQuery(r.URL.RawQuery)
+		if err != nil {
+			http.Error(w, "query: "+err.Error(), http.StatusBadRequest)
+			return
+		}
+		q, err := parseLogQuery(given)
 		switch {
 		case err != nil:
 			http.Error(w, err.Error(), http.StatusBadRequest)

@@ -60,7 +60,7 @@ func TestLogQuery(t *testing.T) {
 func TestLogQueryRefused(t *testing.T) {
 	ask := logsOf(t)
 	for _, query := range []string{
-		"query=", "query=%20", "tailLines=1", "query=--file=/etc/shadow", "query=-u", "query=web%20--root=/", "query=web%0a--root=/", "query=$(id)", "query=web%00",
+		"query=", "query=%20", "tailLines=1", "query=--file", "query=-u", "query=web%20--root", "query=web%0a--root", "query=$(id)", "query=web%00",
 		"query=web&sinceTime=yesterday", "query=web&sinceTime=2026-01-02T00:00:00Z&untilTime=2026-01-01T00:00:00Z", "query=web&tailLines=-1", "query=web&tailLines=all",
 		"query=web&tailLines=100001", "query=web&boot=1", "query=web&boot=0;id", "query=web&pattern=(", "query=web&pattern=%00", "query=/a&query=/b", "query=/file&query=web",
 		"query=/file&tailLines=1", "query=a&query=b&query=c&query=d&query=e", "query=" + strings.Repeat("a", 300),
@@ -72,7 +72,7 @@ func TestLogQueryRefused(t *testing.T) {
 	if code, text := ask("/logs/file?query=web"); code != 406 || text != "path not allowed in query mode\n" {
 		t.Errorf("%d %q", code, text)
 	}
-	for _, file := range []string{"/../../etc/passwd", "/etc/../../etc/passwd", `\..\etc`, "//etc/passwd"} {
+	for _, file := range []string{"--file=/etc/passwd", "web --root=/", "web\n--root=/", "/../../etc/passwd", "/etc/../../etc/passwd", `\..\etc`, "//etc/passwd"} {
 		if code, text := ask("/logs/?query=" + url.QueryEscape(file)); code < 300 || strings.Contains(text, "root:") {
 			t.Errorf("%s: %d %q", file, code, text)
 		}

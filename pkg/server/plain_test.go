@@ -287,8 +287,8 @@ func TestReadOnlyPort(t *testing.T) {
 	}
 	h := s.front(nil, s.readOnly())
 	for request, want := range map[string]int{
-		"GET /healthz": 200, "GET /healthz/ping": 200, "GET /pods": 200, "POST /pods": 405, "GET /runningpods/": 404, "GET /configz": 404,
-		"POST /exec/ns/web/main": 404, "GET /logs/": 404, "GET /debug/pprof/": 404, "PUT /debug/flags/v": 404, "GET /": 404, "GET //exec": 301, "GET /flagz": 404,
+		"GET /healthz": 200, "GET /healthz/ping": 200, "GET /pods": 200, "POST /pods": 405, "GET /runningpods/": 405, "GET /configz": 404,
+		"POST /exec/ns/web/main": 405, "GET /logs/": 405, "GET /debug/pprof/": 405, "PUT /debug/flags/v": 404, "GET /": 404, "GET //exec": 301, "GET /flagz": 404,
 		"POST /checkpoint/ns/web/main": 404,
 	} {
 		method, path, _ := strings.Cut(request, " ")

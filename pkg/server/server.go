@@ -25,6 +25,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/pkg/metrics"
 	"github.com/nodeagent/nodeagent/pkg/pod"
+	"github.com/nodeagent/nodeagent/pkg/trace"
 )
 
 // Options are what the server serves, and for whom.
@@ -57,7 +58,9 @@ type Options struct {
 	Process Process
 	// Metrics are the agent's own series, nil for none.
 	Metrics *metrics.Series
-	Log     *slog.Logger
+	// Tracer makes a span of every request that was let in; nil for none.
+	Tracer *trace.Tracer
+	Log    *slog.Logger
 }
 
 // Process is what people may ask and set of the running program itself.
@@ -82,7 +85,7 @@ type Server struct {
 // the configuration cannot be used.
 func New(o Options) (*Server, error) {
 	s := &Server{options: o, log: o.Log, sizes: defaultLimits, waits: waits{
-		open: openTimeout, idle: o.Config.StreamingConnectionIdleTimeout.Duration, last: lastWords}}
+		open: openTimeout, idle: idleTimeout(o.Config.StreamingConnectionIdleTimeout.Duration), last: lastWords}}
 	if o.Certificate == nil {
 		return s, nil
 	}

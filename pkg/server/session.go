@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"sync/atomic"
@@ -24,6 +25,14 @@ const (
 // waits are how long upgraded connections may last: until bytes go either way,
 // without any, and after the end of what they are about.
 type waits struct{ open, idle, last time.Duration }
+
+// idleTimeout is what streamingConnectionIdleTimeout means, of which 0 is no limit.
+func idleTimeout(given time.Duration) time.Duration {
+	if given <= 0 {
+		return math.MaxInt64
+	}
+	return given
+}
 
 // session is one upgraded connection of a client and the runtime's behind it.
 // They end together: with the client, with either's silence, with what the
@@ -108,6 +117,34 @@ func (h hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	kept := h.session.keep(c, early, true)
 	h.session.ready <- struct{}{}
 	return kept, bufio.NewReadWriter(bufio.NewReader(kept), bufio.NewWriter(kept)), nil
+}
+
+// tunnel is a ResponseWriter of the library's tunnel through a WebSocket. Its
+// connection cannot be closed while somebody reads from it, so the end of the
+// runtime's connection would wait for the client's: the session is ended first.
+type tunnel struct {
+	http.ResponseWriter
+	session *session
+}
+
+// Hijack is http.Hijacker's.
+func (t tunnel) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	c, buffered, err := http.NewResponseController(t.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, fmt.Errorf("take the tunnel over: %w", err)
+	}
+	return tunnelConn{c, t.session}, buffered, nil
+}
+
+type tunnelConn struct {
+	net.Conn
+	session *session
+}
+
+// Close is net.Conn's.
+func (t tunnelConn) Close() error {
+	t.session.end()
+	return t.Conn.Close()
 }
 
 // keep makes c a connection of the session.

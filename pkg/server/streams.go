@@ -22,6 +22,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/pkg/cri"
 	"github.com/nodeagent/nodeagent/pkg/pod"
+	"github.com/nodeagent/nodeagent/pkg/trace"
 )
 
 // Containers is how people look into containers (cri.Client).
@@ -66,7 +67,9 @@ func (s *Server) pod(r *http.Request) (pod.Pod, bool) {
 		return pod.Pod{}, false
 	}
 	wanted := func(p pod.Pod) bool { return p.Stop == nil || !p.Stop.Unwanted }
-	return found[max(0, slices.IndexFunc(found, wanted))], true
+	p := found[max(0, slices.IndexFunc(found, wanted))]
+	trace.Of(r.Context(), p.Spec)
+	return p, true
 }
 
 // running is the instance of a container that runs, or nil.
@@ -176,20 +179,20 @@ func (s *Server) command(w http.ResponseWriter, r *http.Request, where func(pod.
 		return
 	}
 	s.proxy(w, r, stream{address: address, uid: p.UID(), over: ended(c),
-		handler: func(to *url.URL, t http.RoundTripper) http.Handler {
+		handler: func(to *url.URL, session *session) http.Handler {
 			if s.options.Gate(webSockets) && wsstream.IsWebSocketRequestWithStreamCloseProtocol(r) {
-				return translator.NewStreamTranslatorHandler(to, t, 0,
+				return translator.NewStreamTranslatorHandler(to, session.transport(), 0,
 					translator.Options{Stdin: streams.Stdin, Stdout: streams.Stdout, Stderr: streams.Stderr, Tty: streams.TTY})
 			}
-			return through(to, t)
+			return through(to, session)
 		}})
 }
 
 // portForward carries connections to a pod's ports (behaviour row 1.20-10).
 func (s *Server) portForward(w http.ResponseWriter, r *http.Request) {
-	tunnel := s.options.Gate(webSockets) && wsstream.IsWebSocketRequestWithTunnelingProtocol(r)
+	tunnelled := s.options.Gate(webSockets) && wsstream.IsWebSocketRequestWithTunnelingProtocol(r)
 	options := &portforward.V4Options{}
-	if !tunnel {
+	if !tunnelled {
 		var err error
 		if options, err = portforward.NewV4Options(r); err != nil {
 			refuse(w, r, http.StatusBadRequest, err.Error())
@@ -215,11 +218,13 @@ func (s *Server) portForward(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.proxy(w, r, stream{address: address, uid: p.UID(), over: func(p pod.Pod) bool { return ready(p) != sandbox },
-		handler: func(to *url.URL, t http.RoundTripper) http.Handler {
-			if tunnel {
-				return translator.NewTunnelingHandler(through(to, t))
+		handler: func(to *url.URL, session *session) http.Handler {
+			if !tunnelled {
+				return through(to, session)
 			}
-			return through(to, t)
+			return translator.NewTunnelingHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				through(to, session).ServeHTTP(tunnel{w, session}, r)
+			}))
 		}})
 }
 
@@ -250,7 +255,7 @@ type stream struct {
 	address string // the runtime's
 	uid     types.UID
 	over    func(pod.Pod) bool // says that what it is about has ended
-	handler func(to *url.URL, t http.RoundTripper) http.Handler
+	handler func(to *url.URL, session *session) http.Handler
 }
 
 // proxy connects the client with the runtime's streaming server until one of
@@ -272,12 +277,12 @@ func (s *Server) proxy(w http.ResponseWriter, r *http.Request, st stream) {
 
 	r = r.Clone(session.ctx)
 	r.Header.Del("Authorization") // it was for us
-	st.handler(to, session.transport()).ServeHTTP(hijacker{w, session}, r)
+	st.handler(to, session).ServeHTTP(hijacker{w, session}, r)
 }
 
 // through passes the upgraded connection on as it is.
-func through(to *url.URL, t http.RoundTripper) http.Handler {
-	return proxy.NewUpgradeAwareHandler(to, t, false, true, responder{})
+func through(to *url.URL, session *session) http.Handler {
+	return proxy.NewUpgradeAwareHandler(to, session.transport(), false, true, responder{})
 }
 
 // responder answers when the runtime cannot be reached.

@@ -12,11 +12,10 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -293,7 +292,7 @@ func TestCutOff(t *testing.T) {
 	}
 	one(5) // so that what is made once is there
 	web.CloseIdleConnections()
-	goroutines, files := usage(t)
+	goroutines, files := n.usage()
 	const count, abreast = 1000, 16
 	var wg sync.WaitGroup
 	next := make(chan int)
@@ -313,38 +312,17 @@ func TestCutOff(t *testing.T) {
 	n.settles(goroutines, files)
 }
 
-// usage is how many goroutines and descriptors this process has.
-func usage(t testing.TB) (goroutines, files int) {
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return runtime.NumGoroutine(), len(entries)
-}
+// What requests for an upgrade say.
+const (
+	toSPDY   = "Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n"
+	toTunnel = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: SPDY/3.1+portforward.k8s.io\r\n"
+)
 
-// settles waits until there are no more of them than before.
-func (n *node) settles(goroutines, files int) {
-	n.t.Helper()
-	late := time.After(60 * time.Second)
-	for {
-		g, f := usage(n.t)
-		if g <= goroutines && f <= files {
-			return
-		}
-		select {
-		case <-time.After(20 * time.Millisecond):
-		case <-late:
-			stacks := make([]byte, 1<<20)
-			n.t.Fatalf("%d goroutines became %d, %d descriptors %d\n%s", goroutines, g, files, f, stacks[:runtime.Stack(stacks, true)])
-		}
-	}
-}
-
-// raw opens a connection and sends the beginning of a request for an upgrade.
-func (n *node) raw(path string) net.Conn {
+// raw opens a connection and asks for an upgrade, and does nothing more.
+func (n *node) raw(method, path, upgrade string) net.Conn {
 	c, err := tls.Dial("tcp", strings.TrimPrefix(n.url, "https://"), &tls.Config{InsecureSkipVerify: true})
 	n.must(err)
-	_, err = fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n", path)
+	_, err = fmt.Fprintf(c, "%s %s HTTP/1.1\r\nHost: x\r\n%s\r\n", method, path, upgrade)
 	n.must(err)
 	return c
 }
@@ -374,15 +352,15 @@ func ends(t *testing.T, c net.Conn) string {
 // does not go on holds anything for long.
 func TestStalledUpgrade(t *testing.T) {
 	n := newNode(t, func(s *Server) { s.waits.open, s.waits.idle = 300*time.Millisecond, 300*time.Millisecond })
-	goroutines, files := usage(t)
-	if got := ends(t, n.raw("/exec/default/web/main?output=1&command=cat")); got != "101 Switching Protocols" {
+	goroutines, files := n.usage()
+	if got := ends(t, n.raw("POST", "/exec/default/web/main?output=1&command=cat", toSPDY)); got != "101 Switching Protocols" {
 		t.Errorf("a client that does not go on: %s", got)
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0") // accepts, and says nothing
 	n.must(err)
 	n.address = "http://" + l.Addr().String()
 	for _, path := range []string{"/exec/default/web/main?output=1&command=cat", "/portForward/default/web"} {
-		if got := ends(t, n.raw(path)); got != "500 Internal Server Error" {
+		if got := ends(t, n.raw("POST", path, toSPDY)); got != "500 Internal Server Error" {
 			t.Errorf("a runtime that says nothing: %s", got)
 		}
 	}
@@ -390,6 +368,31 @@ func TestStalledUpgrade(t *testing.T) {
 		t.Error("a command ran without a runtime")
 	}
 	l.Close()
+	n.settles(goroutines, files)
+}
+
+// TestRuntimeHangsUp: the client's connection ends with the runtime's, though
+// nobody says so otherwise.
+func TestRuntimeHangsUp(t *testing.T) {
+	n := newNode(t, nil)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	n.must(err)
+	defer l.Close()
+	n.address = "http://" + l.Addr().String()
+	goroutines, files := n.usage()
+	go func() {
+		for c, err := l.Accept(); err == nil; c, err = l.Accept() {
+			_, _ = http.ReadRequest(bufio.NewReader(c))
+			fmt.Fprint(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: portforward.k8s.io\r\n\r\n")
+			time.Sleep(100 * time.Millisecond) // until what the client says is waited for
+			c.Close()
+		}
+	}()
+	for upgrade, method := range map[string]string{toSPDY: "POST", toTunnel: "GET"} {
+		if got := ends(t, n.raw(method, "/portForward/default/web", upgrade)); got != "101 Switching Protocols" {
+			t.Errorf("%s: %s", upgrade, got)
+		}
+	}
 	n.settles(goroutines, files)
 }
 
@@ -409,6 +412,35 @@ func TestIdle(t *testing.T) {
 	_ = n.speak(t.Context(), "WebSocket4", "/exec/default/web/main", remotecommand.StreamOptions{Stdin: r, Stdout: &out}, "cat")
 	if took := time.Since(began); out.String() != ".........." || took < time.Second {
 		t.Errorf("it ended after %v with %q", took, &out)
+	}
+}
+
+// TestNeverIdle: without a limit a stream may be idle as long as it likes.
+func TestNeverIdle(t *testing.T) {
+	const year = 365 * 24 * time.Hour
+	for given, want := range map[time.Duration]time.Duration{time.Minute: time.Minute, 0: year + lastWords} {
+		k := newKit(t)
+		k.options.Config.StreamingConnectionIdleTimeout.Duration = given
+		s, err := New(k.options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Test(t, func(t *testing.T) {
+			began, over, done := time.Now(), make(chan struct{}), make(chan struct{})
+			session := newSession(t.Context(), s.waits, s.log)
+			session.moved.Store(began.UnixNano())
+			session.ready <- struct{}{}
+			session.ready <- struct{}{}
+			go func() {
+				defer close(done)
+				session.watch(over)
+			}()
+			time.AfterFunc(year, func() { close(over) })
+			<-done
+			if took := time.Since(began); took != want {
+				t.Errorf("limit %v: ended after %v", given, took)
+			}
+		})
 	}
 }
 
@@ -473,7 +505,7 @@ func TestEndOfPod(t *testing.T) {
 		},
 	} {
 		n.set("web", func(*pod.Pod) {})
-		goroutines, files := usage(t)
+		goroutines, files := n.usage()
 		var wg sync.WaitGroup
 		for _, dialect := range []string{"SPDY", "WebSocket5"} {
 			started := make(chan struct{})

@@ -23,7 +23,7 @@ func (w *Writer) fly(ctx context.Context, k *known, timeout time.Duration) {
 	s := w.planned(v, time.Now())
 	call, cancel := context.WithTimeout(ctx, timeout)
 	sent := time.Now()
-	newest, err := w.send(call, v, s)
+	newest, err := w.sendTraced(call, v, s)
 	cancel()
 	if ctx.Err() != nil {
 		return // the agent ends

@@ -22,6 +22,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/pkg/metrics"
 	"github.com/nodeagent/nodeagent/pkg/pod"
+	"github.com/nodeagent/nodeagent/pkg/trace"
 )
 
 // Options are what a Writer is made of.
@@ -35,6 +36,8 @@ type Options struct {
 	Log   *slog.Logger
 	// Metrics is told of every call; nil for nobody.
 	Metrics *metrics.Writes
+	// Tracer makes a span of every call; nil for none.
+	Tracer *trace.Tracer
 }
 
 // Writer keeps what the apiserver says of the pods true.

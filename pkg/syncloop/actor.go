@@ -34,6 +34,7 @@ type actor struct {
 	restored bool
 	told     int // Note.Seq of the newest note that was logged
 	watch    stopwatch
+	spans    spans
 	held     atomic.Int32 // start slots of calls that have ended
 	flight   map[string]context.CancelFunc
 	probes   map[probeKey]*probing
@@ -47,7 +48,7 @@ func newActor(l *Loop, p pod.Pod) *actor {
 	a := &actor{
 		loop: l, wish: p.Spec, pod: p, mail: newMailbox[pod.Event](),
 		log:    l.Log.With("pod", p.Spec.Namespace+"/"+p.Spec.Name, "uid", p.Spec.UID),
-		flight: map[string]context.CancelFunc{}, probes: map[probeKey]*probing{},
+		flight: map[string]context.CancelFunc{}, probes: map[probeKey]*probing{}, spans: spans{tracer: l.Tracer},
 	}
 	a.now.Store(&p)
 	return a
@@ -58,6 +59,7 @@ func newActor(l *Loop, p pod.Pod) *actor {
 func (a *actor) run(ctx context.Context) (gone bool) {
 	defer a.uncount()
 	defer a.giveBack()
+	defer a.spans.rest()
 	defer a.work.Wait()
 	defer func() {
 		for _, cancel := range a.flight {
@@ -124,6 +126,9 @@ func (a *actor) step(ctx context.Context) (wake time.Time, gone bool) {
 		a.begin(ctx, act)
 	}
 	a.watch.planned(&a.pod)
+	if len(a.pod.Doing) == 0 {
+		a.spans.rest()
+	}
 	if e, news := pod.HeldUp(a.pod, node, now); news {
 		a.apply(e)
 	}
@@ -142,6 +147,7 @@ func (a *actor) giveBack() {
 
 // begin runs the action in a goroutine of its own; its end comes back as mail.
 func (a *actor) begin(ctx context.Context, act pod.Action) {
+	ctx, span := a.spans.begin(ctx, &a.pod, act, a.watch.operation)
 	wish, cancel := context.WithCancel(ctx)
 	a.flight[act.Key()] = cancel
 	p := a.pod
@@ -153,6 +159,7 @@ func (a *actor) begin(ctx context.Context, act pod.Action) {
 		defer cancel()
 		a.loop.fault("before-" + string(act.Kind))
 		e := a.do(ctx, wish, turn, p, act)
+		endSpan(span, e)
 		a.loop.fault("after-" + string(act.Kind))
 		a.mail.put(e)
 	})
@@ -202,6 +209,7 @@ func (a *actor) logDone(d pod.Done) {
 		a.log.Debug("done", "action", d.Action.Key())
 		return
 	}
+	a.spans.failed(d.Failure)
 	a.log.Debug("failed", "action", d.Action.Key(), "reason", d.Failure.Reason, "error", d.Failure.Message, "uncertain", d.Failure.Uncertain)
 }
 

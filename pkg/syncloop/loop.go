@@ -24,6 +24,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/objects"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 	"github.com/nodeagent/nodeagent/pkg/source"
+	"github.com/nodeagent/nodeagent/pkg/trace"
 )
 
 // Config is what the loop is made of.
@@ -74,6 +75,8 @@ type Config struct {
 	// Metrics and Attempts are told what the loop does; nil for nobody.
 	Metrics  *metrics.Pods
 	Attempts *metrics.Probes
+	// Tracer makes spans of what is done for pods; nil for none.
+	Tracer *trace.Tracer
 	// Fault is called at the named points before and after each action; tests
 	// end the process there. Nil for none.
 	Fault func(point string)

@@ -102,7 +102,7 @@ func Of(p pod.Pod, n pod.Node, now time.Time) Pod {
 	return out
 }
 
-// start draws one start. Only of the newest something may be in flight.
+// start draws one start. A call that nobody waits for any more may outlast it.
 func start(p pod.Pod, l pod.Launch, newest bool, now time.Time) Start {
 	s := Start{Why: l.Why, Found: l.Found, Began: l.Began, Spans: []Span{}}
 	if !l.Seen.IsZero() {
@@ -161,7 +161,7 @@ func spans(p pod.Pod, l pod.Launch, newest bool, now time.Time) (out []Span) {
 		out = append(out, s)
 	}
 	for _, d := range p.InFlight() {
-		if newest && (l.Over.IsZero() || d.Since.Before(l.Over)) && d.Action.Kind != pod.Observe && d.Action.Kind != pod.Save {
+		if (l.Over.IsZero() || d.Since.Before(l.Over)) && d.Action.Kind != pod.Observe && d.Action.Kind != pod.Save {
 			out = append(out, step(pod.Step{Key: d.Action.Key(), Kind: d.Action.Kind, Container: d.Action.Container,
 				Began: d.Since, Ended: now, Queue: d.Queue}, true)...)
 		}
