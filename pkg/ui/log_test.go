@@ -197,3 +197,22 @@ func TestFollowLog(t *testing.T) {
 		t.Errorf("the last line is %q", last)
 	}
 }
+
+// While a container waits to be started again, its log is that of the instance
+// that ended; what ended before that one is gone from the runtime.
+func TestLogsOfOneThatEndsAgainAndAgain(t *testing.T) {
+	p := withState(podOf("u1", "web"), pod.Exited, 1)
+	m := p.Containers["main"]
+	before := *m.Known
+	before.ID = "id-before"
+	m.Last = &before
+	p.Containers["main"] = m
+	n := &node{pods: []pod.Pod{p}}
+	if c := read[Detail](t, n.handler(), "/ui/api/pods/u1").Containers[0]; c.Log != "id-main" || c.Previous {
+		t.Errorf("waiting to be started again: %+v", c)
+	}
+	m.Known.State = pod.Running
+	if c := read[Detail](t, n.handler(), "/ui/api/pods/u1").Containers[0]; c.Log != "id-main" || !c.Previous {
+		t.Errorf("running again: %+v", c)
+	}
+}
