@@ -29,8 +29,8 @@ var defaultLimits = limits{
 }
 
 // streams are the first parts of the paths on which people may follow something
-// for long.
-var streams = []string{"run", "exec", "attach", "portForward", "containerLogs", "logs", "debug"}
+// for long, or wait for it: a large container's checkpoint takes minutes.
+var streams = []string{"run", "exec", "attach", "portForward", "containerLogs", "logs", "debug", "checkpoint"}
 
 // front is what every request meets first: its limits, a path that means one
 // thing only, who asks and whether he may, and a line in the log. Without

@@ -357,3 +357,23 @@ func TestUpgrade(t *testing.T) {
 	c.Close()
 	eventually(t, "a line", func() bool { return len(k.logged.lines("code=101")) == 1 })
 }
+
+// TestCheckpointTakesLong: that of a large container takes longer than any
+// question may, and is not given up for that.
+func TestCheckpointTakesLong(t *testing.T) {
+	k := newKit(t)
+	k.sizes.request = time.Second
+	k.reviewer.may = func(_, verb, sub string) bool { return verb == "create" && sub == "checkpoint" }
+	k.next = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-r.Context().Done():
+			t.Error("given up")
+		case <-time.After(2 * time.Second): // longer than a request
+		}
+		_, _ = io.WriteString(w, "done")
+	})
+	k.start()
+	if code, body := k.ask(k.caller(), "POST", "/checkpoint/ns/web/main", "user:x"); code != 200 || body != "done" {
+		t.Errorf("%d %q", code, body)
+	}
+}
