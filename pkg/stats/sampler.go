@@ -171,15 +171,18 @@ func (s *Sampler) round(depth Depth) []Container {
 	}
 	close(queue)
 	done := make(chan struct{}, len(todo)) // so that one that comes too late ends
-	for range min(runtime.GOMAXPROCS(0), len(todo)) {
-		go func() {
-			var r reader
-			for u := range queue {
-				s.end(u, u.read(&r, u, depth))
-				done <- struct{}{}
-			}
-		}()
+	work := func() {
+		for range min(runtime.GOMAXPROCS(0), len(todo)) {
+			go func() {
+				var r reader
+				for u := range queue {
+					s.end(u, u.read(&r, u, depth))
+					done <- struct{}{}
+				}
+			}()
+		}
 	}
+	work()
 	late := time.NewTimer(patience)
 	defer late.Stop()
 	for range todo {
@@ -187,6 +190,7 @@ func (s *Sampler) round(depth Depth) []Container {
 		case <-done:
 			continue
 		case <-late.C:
+			work() // as many hang, perhaps: what waits behind them is not to wait for ever
 		}
 		break
 	}
