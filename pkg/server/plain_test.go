@@ -320,9 +320,9 @@ func TestCheckpoint(t *testing.T) {
 		code int
 		text string
 	}{
-		"/checkpoint/ns/other/main":         {404, "pod does not exist\n"},
-		"/checkpoint/ns/web/other":          {404, "container other does not exist\n"},
-		"/checkpoint/ns/web/main?timeout=x": {404, "cannot parse value of timeout parameter\n"},
+		"/checkpoint/ns/other/main":         {404, "pod does not exist"},
+		"/checkpoint/ns/web/other":          {404, "container other does not exist"},
+		"/checkpoint/ns/web/main?timeout=x": {404, "cannot parse value of timeout parameter"},
 	} {
 		if code, text := ask("POST", path); code != want.code || text != want.text {
 			t.Errorf("%s: %d %q", path, code, text)
@@ -333,7 +333,7 @@ func TestCheckpoint(t *testing.T) {
 		t.Errorf("a runtime that can't: %d", code)
 	}
 	k.stub.checkpoint = errors.New("criu is not happy")
-	if code, text := ask("POST", "/checkpoint/ns/web/main"); code != 500 || text != "checkpointing of ns/web/main failed (criu is not happy)\n" {
+	if code, text := ask("POST", "/checkpoint/ns/web/main"); code != 500 || text != "checkpointing of ns/web/main failed (criu is not happy)" {
 		t.Errorf("%d %q", code, text)
 	}
 	if code, _ := ask("GET", "/checkpoint/ns/web/main"); code != 405 {

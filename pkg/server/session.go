@@ -187,7 +187,7 @@ func (k *kept) Read(b []byte) (int, error) {
 func (k *kept) Write(b []byte) (int, error) {
 	n, err := k.Conn.Write(b)
 	k.passed(n)
-	if err != nil {
+	if err != nil && k.client { // the runtime may have gone with its last words still on their way
 		k.session.end()
 	}
 	return n, err

@@ -279,7 +279,6 @@ func (s *Server) proxy(w http.ResponseWriter, r *http.Request, st stream) {
 	wg.Go(func() { <-over })
 
 	r = r.Clone(session.ctx)
-	r.Header.Del("Authorization") // it was for us
 	st.handler(to, session).ServeHTTP(hijacker{w, session}, r)
 }
 
