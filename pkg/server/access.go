@@ -28,6 +28,7 @@ type access struct {
 	may      authorizer.Authorizer
 	ca       clientCA                        // nil: no certificate names anybody
 	run      func(ctx context.Context) error // reads the CA again when its file changes
+	look     time.Duration                   // how often it is seen whether that file can be used
 	log      *slog.Logger
 	unknown  seldom // told of those whom nobody knows
 	unjudged seldom // and of those about whom the apiserver does not answer
@@ -59,6 +60,9 @@ func (s *Server) warnOfOpenDoors() {
 // may.
 const patience = 5 * time.Second
 
+// lookAtCA is how often it is seen whether the file of CAs can be used.
+const lookAtCA = 30 * time.Second
+
 // askAgain is how often an apiserver is asked that refuses the connection: long
 // enough for one that is being replaced, and no caller waits for seconds.
 func askAgain() *wait.Backoff {
@@ -66,7 +70,7 @@ func askAgain() *wait.Backoff {
 }
 
 func newAccess(o Options) (*access, error) {
-	a := &access{nodeName: o.NodeName, log: o.Log, run: func(ctx context.Context) error { return nil }}
+	a := &access{nodeName: o.NodeName, look: lookAtCA, log: o.Log, run: func(ctx context.Context) error { return nil }}
 	c := &o.Config.Authentication
 	config := authenticatorfactory.DelegatingAuthenticatorConfig{
 		Anonymous: &apiserver.AnonymousAuthConfig{Enabled: *c.Anonymous.Enabled},
@@ -78,7 +82,13 @@ func newAccess(o Options) (*access, error) {
 			return nil, fmt.Errorf("authentication.x509.clientCAFile: %w", err)
 		}
 		a.ca, config.ClientCertificateCAContentProvider = ca, ca
-		a.run = func(ctx context.Context) error { ca.Run(ctx, 1); return nil }
+		a.run = func(ctx context.Context) error {
+			var telling sync.WaitGroup
+			defer telling.Wait()
+			telling.Go(func() { a.tellOfCA(ctx, c.X509.ClientCAFile, ca.RunOnce) })
+			ca.Run(ctx, 1)
+			return nil
+		}
 	}
 	if *c.Webhook.Enabled && o.Tokens != nil {
 		config.WebhookRetryBackoff = askAgain()
@@ -103,6 +113,29 @@ func newAccess(o Options) (*access, error) {
 		return nil, fmt.Errorf("authorization: %w", err)
 	}
 	return a, nil
+}
+
+// tellOfCA says, once, that the file of the CA can't be used any more, and that it
+// can be again: the library keeps to what it read before, and tells nobody.
+func (a *access) tellOfCA(ctx context.Context, file string, read func(context.Context) error) {
+	broken := false
+	tick := time.NewTicker(a.look)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		switch err := read(ctx); {
+		case err != nil && !broken:
+			broken = true
+			a.log.Warn("callers' certificates are still judged by the CAs read before: the file of authentication.x509.clientCAFile can't be used", "file", file, "error", err)
+		case err == nil && broken:
+			broken = false
+			a.log.Info("callers' certificates are judged by the file again", "file", file)
+		}
+	}
 }
 
 // refusal is how a request is turned down; no code means that it is not.

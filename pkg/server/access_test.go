@@ -3,6 +3,7 @@ package server
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"log/slog"
 	"net/http"
 	"os"
 	"slices"
@@ -301,4 +302,29 @@ func TestClientCAMissing(t *testing.T) {
 	if _, err := New(k.options); err == nil || !strings.Contains(err.Error(), "clientCAFile") {
 		t.Errorf("%v", err)
 	}
+}
+
+// TestBrokenClientCAIsTold once, and once that it is whole again; who could come
+// in still can.
+func TestBrokenClientCAIsTold(t *testing.T) {
+	k := newKit(t)
+	k.level.Set(slog.LevelInfo)
+	k.reviewer.may = func(string, string, string) bool { return true }
+	k.start()
+	cert := k.ca.issue("u", x509.ExtKeyUsageClientAuth)
+	told := func(what string, n int) {
+		t.Helper()
+		eventually(t, what, func() bool { return len(k.logged.lines(what)) == n })
+	}
+	const broken, whole = "clientCAFile can't be used", "judged by the file again"
+	k.write(k.caFile, []byte("torn"))
+	told(broken, 1)
+	k.write(k.caFile, nil)
+	time.Sleep(500 * time.Millisecond) // ten more looks
+	told(broken, 1)
+	if code, _ := k.ask(k.caller(cert), "GET", "/pods", ""); code != http.StatusOK {
+		t.Errorf("code %d", code)
+	}
+	k.write(k.caFile, k.ca.pem)
+	told(whole, 1)
 }

@@ -29,8 +29,8 @@ var defaultLimits = limits{
 }
 
 // streams are the first parts of the paths on which people may follow something
-// for long. The page has logs below it, and its own limits.
-var streams = []string{"run", "exec", "attach", "portForward", "containerLogs", "logs", "debug", "ui"}
+// for long, or wait for it: a large container's checkpoint takes minutes.
+var streams = []string{"run", "exec", "attach", "portForward", "containerLogs", "logs", "debug", "checkpoint"}
 
 // front is what every request meets first: its limits, a path that means one
 // thing only, who asks and whether he may, and a line in the log. Without
@@ -48,6 +48,10 @@ func (s *Server) front(a *access, next http.Handler) http.Handler {
 		}
 		if to, plain := plainPath(r.URL); !plain {
 			astray(out, r, to)
+			return
+		}
+		if a != nil && foreign(r) {
+			refuse(out, r, http.StatusForbidden, "Another site's page has asked for this.")
 			return
 		}
 		if a != nil {
@@ -98,6 +102,25 @@ func astray(w http.ResponseWriter, r *http.Request, to string) {
 	}
 	u := url.URL{Path: to, RawQuery: r.URL.RawQuery}
 	http.Redirect(w, r, u.String(), http.StatusMovedPermanently)
+}
+
+// foreign says that the page of another site had a browser ask for more than to
+// look. A browser shows its user's certificate whoever has it ask, and /run takes
+// a form. Such a page cannot add a token, nor what a proxy adds: through the
+// apiserver people come from any page that it let in.
+func foreign(r *http.Request) bool {
+	looks := (r.Method == http.MethodGet || r.Method == http.MethodHead) && r.Header.Get("Upgrade") == ""
+	if looks || r.Header.Get("Authorization") != "" || r.Header.Get("X-Forwarded-For") != "" {
+		return false // nor can it read the answer
+	}
+	switch origin := r.Header.Get("Origin"); r.Header.Get("Sec-Fetch-Site") {
+	case "same-origin", "none":
+		return false
+	case "":
+		u, err := url.Parse(origin)
+		return origin != "" && (err != nil || u.Host != r.Host)
+	}
+	return true
 }
 
 // refuse answers with exactly this text, and doesn't wait long for a body.

@@ -253,7 +253,7 @@ func (k *kit) start() *kit {
 	if err != nil {
 		k.Fatal(err)
 	}
-	s.sizes = k.sizes
+	s.sizes, s.access.look = k.sizes, 50*time.Millisecond
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		k.Fatal(err)

@@ -358,26 +358,89 @@ func TestUpgrade(t *testing.T) {
 	eventually(t, "a line", func() bool { return len(k.logged.lines("code=101")) == 1 })
 }
 
-// TestFollowing: what people follow may say nothing for longer than any other
-// request may take, also on the page.
-func TestFollowing(t *testing.T) {
-	for _, path := range []string{"/containerLogs/a/b/c", "/ui/api/pods/u/log"} {
-		k := newKit(t)
-		k.reviewer.may = func(string, string, string) bool { return true }
-		k.sizes.request = 300 * time.Millisecond
-		k.next = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			select {
-			case <-r.Context().Done():
-			case <-time.After(time.Second):
-				_, _ = io.WriteString(w, "said")
-			}
-		})
-		k.start()
-		for name, c := range map[string]*http.Client{"HTTP/2": k.caller(), "HTTP/1.1": {Transport: &http.Transport{TLSClientConfig: k.tls()}}} {
-			if code, text := k.ask(c, http.MethodGet, path, "user:u"); code != http.StatusOK || text != "said" {
-				t.Errorf("%s over %s: %d %q", path, name, code, text)
-			}
-			c.CloseIdleConnections()
+// TestCheckpointTakesLong: that of a large container takes longer than any
+// question may, and is not given up for that.
+func TestCheckpointTakesLong(t *testing.T) {
+	k := newKit(t)
+	k.sizes.request = time.Second
+	k.reviewer.may = func(_, verb, sub string) bool { return verb == "create" && sub == "checkpoint" }
+	k.next = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-r.Context().Done():
+			t.Error("given up")
+		case <-time.After(2 * time.Second): // longer than a request
 		}
+		_, _ = io.WriteString(w, "done")
+	})
+	k.start()
+	if code, body := k.ask(k.caller(), "POST", "/checkpoint/ns/web/main", "user:x"); code != 200 || body != "done" {
+		t.Errorf("%d %q", code, body)
+	}
+}
+
+// TestForeignPages: a page of another site, whose requests a browser sends with
+// its user's certificate, can run nothing.
+func TestForeignPages(t *testing.T) {
+	k := newKit(t)
+	k.reviewer.may = func(string, string, string) bool { return true }
+	k.next = http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+	k.start()
+	browser := k.caller(k.ca.issue("admin", x509.ExtKeyUsageClientAuth))
+	for _, c := range []struct {
+		method, headers string
+		code            int
+	}{
+		{"POST", "", 200}, // kubectl
+		{"POST", "Origin=https://evil.example", 403},
+		{"POST", "Origin=null", 403},
+		{"POST", "Origin=https://" + k.address, 200},
+		{"POST", "Origin=https://" + k.address + ",Sec-Fetch-Site=same-origin", 200},
+		{"POST", "Sec-Fetch-Site=cross-site", 403},
+		{"POST", "Sec-Fetch-Site=same-site", 403}, // another port of the same host
+		{"GET", "Origin=https://evil.example,Connection=Upgrade,Upgrade=websocket,Sec-WebSocket-Protocol=base64url.bearer.authorization.k8s.io.eA", 403},
+		{"GET", "Origin=https://evil.example,Connection=Upgrade,Upgrade=websocket,X-Forwarded-For=10.0.0.1", 200}, // a dashboard's, from the apiserver
+		{"POST", "Origin=https://dashboard.example,Authorization=Bearer user:x", 200},
+		{"GET", "Origin=https://evil.example,Sec-Fetch-Site=cross-site", 200}, // it cannot read the answer
+	} {
+		r, err := http.NewRequestWithContext(t.Context(), c.method, "https://"+k.address+"/run/ns/web/main", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for header := range strings.SplitSeq(c.headers, ",") {
+			name, value, _ := strings.Cut(header, "=")
+			if name != "" {
+				r.Header.Set(name, value)
+			}
+		}
+		answer, err := browser.Do(r)
+		if err != nil {
+			t.Fatal(c, err)
+		}
+		answer.Body.Close()
+		if answer.StatusCode != c.code {
+			t.Errorf("%s %s: code %d, want %d", c.method, c.headers, answer.StatusCode, c.code)
+		}
+	}
+}
+
+// TestFollowing: what people follow may say nothing for longer than any other
+// request may take.
+func TestFollowing(t *testing.T) {
+	k := newKit(t)
+	k.reviewer.may = func(string, string, string) bool { return true }
+	k.sizes.request = 300 * time.Millisecond
+	k.next = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-r.Context().Done():
+		case <-time.After(time.Second):
+			_, _ = io.WriteString(w, "said")
+		}
+	})
+	k.start()
+	for name, c := range map[string]*http.Client{"HTTP/2": k.caller(), "HTTP/1.1": {Transport: &http.Transport{TLSClientConfig: k.tls()}}} {
+		if code, text := k.ask(c, http.MethodGet, "/containerLogs/a/b/c", "user:u"); code != http.StatusOK || text != "said" {
+			t.Errorf("over %s: %d %q", name, code, text)
+		}
+		c.CloseIdleConnections()
 	}
 }

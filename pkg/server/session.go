@@ -20,6 +20,8 @@ const (
 	// lastWords is how long what a container printed at its end may take to reach
 	// the client.
 	lastWords = 10 * time.Second
+	// lastBytes is the same of what came through a port of a pod that has ended.
+	lastBytes = time.Second
 )
 
 // waits are how long upgraded connections may last: until bytes go either way,

@@ -20,25 +20,36 @@ func mounted(r *reader) []info.FsStats {
 	seen := map[string]bool{}
 	disks := diskStats(r)
 	for line := range bytes.Lines(bytes.Clone(r.bytes(cwd, "/proc/self/mountinfo"))) {
-		// 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw
-		left, right, ok := strings.Cut(string(line), " - ")
-		place, from := strings.Fields(left), strings.Fields(right)
-		if !ok || len(place) < 5 || len(from) < 2 || !strings.HasPrefix(from[1], "/dev/") || seen[place[2]] {
+		number, place, device := onDisk(string(line))
+		if device == "" || seen[number] {
 			continue
 		}
 		var fs unix.Statfs_t
-		if unix.Statfs(unescaped(place[4]), &fs) != nil {
+		if unix.Statfs(place, &fs) != nil {
 			continue // unmounted meanwhile, or hidden
 		}
-		seen[place[2]] = true
-		one := disks[place[2]]
-		one.Device, one.Type, one.HasInodes = unescaped(from[1]), "vfs", true
+		seen[number] = true
+		one := disks[number]
+		one.Device, one.Type, one.HasInodes = device, "vfs", true
 		block := uint64(fs.Bsize)
 		one.Limit, one.Usage, one.Available = fs.Blocks*block, (fs.Blocks-fs.Bfree)*block, fs.Bavail*block
 		one.Inodes, one.InodesFree = fs.Files, fs.Ffree
 		all = append(all, one)
 	}
 	return all
+}
+
+// onDisk is a line of the mount table taken apart; nothing of a file system that is
+// not on a disk. Those in user space (FUSE) name a device too, and one whose
+// program hangs would never answer.
+func onDisk(line string) (number, place, device string) {
+	// 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw
+	left, right, ok := strings.Cut(line, " - ")
+	at, from := strings.Fields(left), strings.Fields(right)
+	if !ok || len(at) < 5 || len(from) < 2 || strings.HasPrefix(from[0], "fuse") || !strings.HasPrefix(from[1], "/dev/") {
+		return "", "", ""
+	}
+	return at[2], unescaped(at[4]), unescaped(from[1])
 }
 
 // unescaped is a path of the mount table as it is: blanks stand there as \040.

@@ -186,6 +186,24 @@ func longList(n int) string {
 	return string(list)
 }
 
+// TestWhatIsOnDisk: one whose answer might never come is not asked.
+func TestWhatIsOnDisk(t *testing.T) {
+	for line, want := range map[string][3]string{
+		`36 35 8:1 / / rw,noatime master:1 - ext4 /dev/root rw`:                {"8:1", "/", "/dev/root"},
+		`36 35 8:17 /a /mnt\040x rw shared:1 master:2 - xfs /dev/disk\040b rw`: {"8:17", "/mnt x", "/dev/disk b"},
+		`96 27 0:62 / /mnt rw,relatime - fuse /dev/fuse rw,user_id=0`:          {},
+		`96 27 0:62 / /mnt rw,relatime - fuse.s3fs /dev/fuse rw,user_id=0`:     {},
+		`96 27 8:33 / /mnt rw,relatime - fuseblk /dev/sdc1 rw,user_id=0`:       {},
+		`30 27 0:26 / /dev/shm rw,nosuid - tmpfs tmpfs rw`:                     {},
+		`30 27 0:26 / /mnt rw`: {},
+		``:                     {},
+	} {
+		if number, place, device := onDisk(line); want != [3]string{number, place, device} {
+			t.Errorf("%q: %q %q %q, want %q", line, number, place, device, want)
+		}
+	}
+}
+
 // TestThoseWhoAskForMoreWait for a round that is under way, and are not given
 // what it has not read.
 func TestThoseWhoAskForMoreWait(t *testing.T) {

@@ -64,8 +64,7 @@ func (s *site) log(w http.ResponseWriter, r *http.Request) {
 func (s *site) copyLog(ctx context.Context, w http.ResponseWriter, l logs.Log) {
 	tail, limit := logTail, logBytes
 	options := v1.PodLogOptions{Follow: l.Ended != nil, Timestamps: true, TailLines: &tail, LimitBytes: &limit}
-	out := newPatient(w)
-	defer out.close()
+	out := newPatient(w, s.stall)
 	if err := out.flush(); err != nil { // the headers, though nothing was printed yet
 		return
 	}
@@ -150,33 +149,40 @@ func (s *stream) Write(data []byte) (int, error) {
 	return n, errors.Join(err, s.out.flush())
 }
 
-// patient writes to a browser that has logStall to accept it.
+// patient writes to a browser that has stall to accept it.
 type patient struct {
 	*bufio.Writer
 	control *http.ResponseController
+	stall   time.Duration
 }
 
-func newPatient(w http.ResponseWriter) *patient {
-	p := &patient{control: http.NewResponseController(w)}
-	p.Writer = bufio.NewWriterSize(inTime{w, p.control}, 32<<10)
+// newPatient takes off the bounds that whoever serves has for other questions:
+// who follows a log may have nothing to send or to be sent for hours.
+func newPatient(w http.ResponseWriter, stall time.Duration) *patient {
+	p := &patient{control: http.NewResponseController(w), stall: stall}
+	_ = p.control.SetReadDeadline(time.Time{}) // what has no deadlines has none to take off
+	p.Writer = bufio.NewWriterSize(inTime{w, p}, 32<<10)
 	return p
 }
 
+// flush leaves no deadline behind: HTTP/2 would end a stream on which nothing is
+// to be written when it passes.
 func (p *patient) flush() error {
-	return errors.Join(p.Flush(), p.control.Flush())
+	err := p.Flush()
+	_ = p.control.SetWriteDeadline(time.Now().Add(p.stall))
+	err = errors.Join(err, p.control.Flush())
+	_ = p.control.SetWriteDeadline(time.Time{})
+	return err
 }
-
-// close leaves the connection without a deadline, for what is asked next on it.
-func (p *patient) close() { _ = p.control.SetWriteDeadline(time.Time{}) }
 
 // inTime gives each write its time anew. A connection that has no deadlines has
 // none to extend.
 type inTime struct {
-	to      io.Writer
-	control *http.ResponseController
+	to io.Writer
+	*patient
 }
 
 func (t inTime) Write(data []byte) (int, error) {
-	_ = t.control.SetWriteDeadline(time.Now().Add(logStall))
+	_ = t.control.SetWriteDeadline(time.Now().Add(t.stall))
 	return t.to.Write(data)
 }

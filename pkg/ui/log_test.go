@@ -144,7 +144,7 @@ func (g *guarded) Pods() []pod.Pod {
 // one who goes away leaves nothing behind.
 func TestFollowLog(t *testing.T) {
 	g := &guarded{node: node{pods: []pod.Pod{withState(podOf("u1", "web"), pod.Running, 0)}, logs: map[string]string{"id-main": logOf(t, "stdout one")}}}
-	s := &site{Options: Options{Pods: g, Logs: g}, streams: make(chan struct{}, 1)}
+	s := &site{Options: Options{Pods: g, Logs: g}, streams: make(chan struct{}, 1), stall: logStall}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /ui/api/pods/{uid}/log", s.log)
 	server := httptest.NewServer(mux)
@@ -195,5 +195,59 @@ func TestFollowLog(t *testing.T) {
 	}
 	if last != "!end" {
 		t.Errorf("the last line is %q", last)
+	}
+}
+
+// While a container waits to be started again, its log is that of the instance
+// that ended; what ended before that one is gone from the runtime.
+func TestLogsOfOneThatEndsAgainAndAgain(t *testing.T) {
+	p := withState(podOf("u1", "web"), pod.Exited, 1)
+	m := p.Containers["main"]
+	before := *m.Known
+	before.ID = "id-before"
+	m.Last = &before
+	p.Containers["main"] = m
+	n := &node{pods: []pod.Pod{p}}
+	if c := read[Detail](t, n.handler(), "/ui/api/pods/u1").Containers[0]; c.Log != "id-main" || c.Previous {
+		t.Errorf("waiting to be started again: %+v", c)
+	}
+	m.Known.State = pod.Running
+	if c := read[Detail](t, n.handler(), "/ui/api/pods/u1").Containers[0]; c.Log != "id-main" || !c.Previous {
+		t.Errorf("running again: %+v", c)
+	}
+}
+
+// A log that is quiet for longer than the server has patience for questions, and
+// than a browser may take to accept a line, is followed on: also over HTTP/2,
+// whose streams end when a deadline passes.
+func TestFollowQuietLog(t *testing.T) {
+	for name, http2 := range map[string]bool{"HTTP1": false, "HTTP2": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := &node{pods: []pod.Pod{withState(podOf("u1", "web"), pod.Running, 0)}, logs: map[string]string{"id-main": logOf(t, "stdout one")}}
+			s := &site{Options: Options{Pods: n, Logs: n}, streams: make(chan struct{}, 1), stall: time.Second}
+			mux := http.NewServeMux()
+			mux.HandleFunc("GET /ui/api/pods/{uid}/log", func(w http.ResponseWriter, r *http.Request) {
+				c, at := http.NewResponseController(w), time.Now().Add(time.Second)
+				_, _ = c.SetReadDeadline(at), c.SetWriteDeadline(at)
+				s.log(w, r)
+			})
+			server := httptest.NewUnstartedServer(mux)
+			server.EnableHTTP2 = http2
+			server.StartTLS()
+			defer server.Close()
+			resp, err := server.Client().Get(server.URL + "/ui/api/pods/u1/log?container=main&follow")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			lines := bufio.NewScanner(resp.Body)
+			lines.Scan()
+			time.Sleep(2 * time.Second) // longer than both
+			appendLog(t, n.logs["id-main"], "stdout two")
+			if !lines.Scan() || lines.Text() != "o"+stamp+"two" {
+				t.Errorf("%s: %q, %v", resp.Proto, lines.Text(), lines.Err())
+			}
+		})
 	}
 }

@@ -68,11 +68,12 @@ type Stats interface {
 type site struct {
 	Options
 	streams chan struct{} // a place for each log that may be read at once
+	stall   time.Duration // that a browser may take to accept some more of a log
 }
 
 // Handler serves the page below Prefix.
 func Handler(o Options) http.Handler {
-	s := &site{Options: o, streams: make(chan struct{}, logStreams)}
+	s := &site{Options: o, streams: make(chan struct{}, logStreams), stall: logStall}
 	mux := http.NewServeMux()
 	// By hand: a redirect relative to where the browser is, whoever is between.
 	mux.HandleFunc("GET /ui", func(w http.ResponseWriter, _ *http.Request) {

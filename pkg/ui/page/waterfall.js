@@ -91,7 +91,7 @@ function label(ms, ticks) {
 
 // scale are three to six round times until end.
 function scale(end) {
-  const steps = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 60000, 120000, 300000, 600000, 1800000, 3600000, 7200000, 21600000, 43200000, 86400000];
+  const steps = [1, 2, 2.5, 5, 10, 20, 25, 50, 100, 200, 250, 500, 1000, 2000, 2500, 5000, 10000, 20000, 60000, 120000, 300000, 600000, 1800000, 3600000, 7200000, 21600000, 43200000, 86400000];
   const step = steps.find((n) => end / n <= 5) ?? Math.ceil(end / 5);
   const out = [];
   for (let t = 0; t < end * 0.94; t += step) out.push(t);
