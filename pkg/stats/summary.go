@@ -118,7 +118,6 @@ func (v *view) nodeDisks(ctx context.Context, n *statsapi.NodeStats) {
 	n.Fs, n.Rlimit = v.root, processes(v.now)
 	images, err := v.stats.images.get(ctx, firstWait, nil)
 	if err != nil && images == (imageFS{}) {
-		v.stats.options.Log.Debug("the image file system is not known", "error", err)
 		return
 	}
 	n.Runtime = &statsapi.RuntimeStats{ImageFs: v.disk(images.images), ContainerFs: v.disk(images.containers)}
