@@ -30,7 +30,6 @@ func (a *Agent) api(p *parts, root string) (*api, error) {
 	out := &api{}
 	options := server.Options{
 		NodeName: a.config.Node.Name, Config: k, Gate: a.config.Gate, Pods: p.loop, Runtime: p.runtime, Health: p.checks,
-		Containers: p.runtime, Await: p.loop.Await,
 		UI: p.page, Stats: p.stats, Cadvisor: exposition.NewSource(p.stats, p.runtime.SandboxImage, a.log),
 		Process: server.Process{Flags: a.config.Flags(), Level: a.level, Root: root}, Metrics: p.series, Tracer: a.tracer, Log: a.log,
 	}

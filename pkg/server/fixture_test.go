@@ -40,12 +40,13 @@ import (
 // node is a server with pods that a test makes up, and a runtime whose streaming
 // server is the library's that containerd has.
 type node struct {
-	t      testing.TB
-	server *Server
-	url    string
-	logs   string // a folder
-	end    context.CancelFunc
-	ended  chan error
+	Runtime // what is not below is not asked
+	t       testing.TB
+	server  *Server
+	url     string
+	logs    string // a folder
+	end     context.CancelFunc
+	ended   chan error
 
 	mu      sync.Mutex
 	pods    map[types.UID]pod.Pod
@@ -72,7 +73,7 @@ func newNode(t testing.TB, change func(*Server)) *node {
 
 	c := config.Default().Kubelet
 	n.server = &Server{log: slog.New(slog.DiscardHandler), sizes: defaultLimits, waits: waits{open: 20 * time.Second, idle: time.Hour, last: 10 * time.Second},
-		options: Options{Config: &c, Metrics: metrics.New(metrics.Build{}), UI: http.NotFoundHandler(), Pods: n, Containers: n, Await: n.await, Gate: func(name string) bool { return name == webSockets }}}
+		options: Options{Config: &c, Metrics: metrics.New(metrics.Build{}), UI: http.NotFoundHandler(), Pods: n, Runtime: n, Gate: func(name string) bool { return name == webSockets }}}
 	if change != nil {
 		change(n.server)
 	}
@@ -152,7 +153,7 @@ func (n *node) Pods() []pod.Pod {
 
 func (n *node) Node() pod.Node { return pod.Node{Name: "here", RuntimeName: "fake"} }
 
-func (n *node) await(ctx context.Context, uid types.UID, is func(pod.Pod) bool) {
+func (n *node) Await(ctx context.Context, uid types.UID, is func(pod.Pod) bool) {
 	for ctx.Err() == nil {
 		n.mu.Lock()
 		p, ok := n.pods[uid]

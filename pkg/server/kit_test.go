@@ -31,6 +31,7 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -173,15 +174,17 @@ func (l *logged) lines(with string) (out []string) {
 
 // stub stands for the pods and the runtime.
 type stub struct {
+	Runtime       // what is not below is not asked
 	pods          []pod.Pod
 	running       []cri.Instance
 	checkpoint    error
 	checkpointIDs []string
 }
 
-func (s *stub) Pods() []pod.Pod                                 { return slices.Clone(s.pods) }
-func (s *stub) Node() pod.Node                                  { return pod.Node{Name: "node-1"} }
-func (s *stub) Running(context.Context) ([]cri.Instance, error) { return slices.Clone(s.running), nil }
+func (s *stub) Await(context.Context, types.UID, func(pod.Pod) bool) {}
+func (s *stub) Pods() []pod.Pod                                      { return slices.Clone(s.pods) }
+func (s *stub) Node() pod.Node                                       { return pod.Node{Name: "node-1"} }
+func (s *stub) Running(context.Context) ([]cri.Instance, error)      { return slices.Clone(s.running), nil }
 func (s *stub) Checkpoint(_ context.Context, id, archive string, _ time.Duration) error {
 	s.checkpointIDs = append(s.checkpointIDs, id)
 	if s.checkpoint != nil {

@@ -55,7 +55,7 @@ func (s *Server) containerLogs(w http.ResponseWriter, r *http.Request) {
 
 // show writes the log of an instance.
 func (s *Server) show(w http.ResponseWriter, r *http.Request, p pod.Pod, c *pod.Container, o v1.PodLogOptions) {
-	path, err := s.options.Containers.LogFile(p.Spec, c.Name, c.Attempt)
+	path, err := s.options.Runtime.LogFile(p.Spec, c.Name, c.Attempt)
 	if err != nil {
 		refuse(w, r, http.StatusBadRequest, err.Error())
 		return

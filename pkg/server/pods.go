@@ -9,6 +9,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodeagent/nodeagent/pkg/cri"
 	"github.com/nodeagent/nodeagent/pkg/pod"
@@ -18,13 +19,21 @@ import (
 type Pods interface {
 	Pods() []pod.Pod
 	Node() pod.Node
+	// Await returns when it is true of the pod's newest value, when nothing is
+	// left of the pod, or when ctx ends.
+	Await(ctx context.Context, uid types.UID, is func(pod.Pod) bool)
 }
 
-// Runtime is what is asked of the container runtime.
+// Runtime is what is asked of the container runtime (cri.Client).
 type Runtime interface {
 	Running(ctx context.Context) ([]cri.Instance, error)
 	// Checkpoint writes a container's state into an archive.
 	Checkpoint(ctx context.Context, id, archive string, timeout time.Duration) error
+	Exec(ctx context.Context, id string, command []string, limit time.Duration) (exit int32, output string, err error)
+	ExecURL(ctx context.Context, id string, command []string, s cri.Streams) (string, error)
+	AttachURL(ctx context.Context, id string, s cri.Streams) (string, error)
+	PortForwardURL(ctx context.Context, sandboxID string, ports []int32) (string, error)
+	LogFile(p *v1.Pod, container string, attempt uint32) (string, error)
 }
 
 func podList() v1.PodList {

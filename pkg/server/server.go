@@ -19,12 +19,10 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
 
 	"github.com/nodeagent/nodeagent/pkg/metrics"
-	"github.com/nodeagent/nodeagent/pkg/pod"
 	"github.com/nodeagent/nodeagent/pkg/trace"
 )
 
@@ -42,12 +40,7 @@ type Options struct {
 	// waiting who is known.
 	Tokens, Rights kubernetes.Interface
 	Pods           Pods
-	// Await returns when it is true of the pod's newest value, when nothing is
-	// left of the pod, or when ctx ends.
-	Await   func(ctx context.Context, uid types.UID, is func(pod.Pod) bool)
-	Runtime Runtime
-	// Containers are looked into with it.
-	Containers Containers
+	Runtime        Runtime
 	// UI is the page below /ui/ (package ui).
 	UI    http.Handler
 	Stats Stats

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -24,15 +23,6 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/pod"
 	"github.com/nodeagent/nodeagent/pkg/trace"
 )
-
-// Containers is how people look into containers (cri.Client).
-type Containers interface {
-	Exec(ctx context.Context, id string, command []string, limit time.Duration) (exit int32, output string, err error)
-	ExecURL(ctx context.Context, id string, command []string, s cri.Streams) (string, error)
-	AttachURL(ctx context.Context, id string, s cri.Streams) (string, error)
-	PortForwardURL(ctx context.Context, sandboxID string, ports []int32) (string, error)
-	LogFile(p *v1.Pod, container string, attempt uint32) (string, error)
-}
 
 // webSockets is the gate of the streams that are translated here for the runtime.
 const webSockets = "ExtendWebSocketsToKubelet"
@@ -86,7 +76,7 @@ func (s *Server) over(ctx context.Context, uid types.UID, is func(pod.Pod) bool)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		s.options.Await(ctx, uid, is)
+		s.options.Pods.Await(ctx, uid, is)
 	}()
 	return done
 }
@@ -123,7 +113,7 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	command := strings.Split(r.FormValue("cmd"), " ")
-	exit, output, err := s.options.Containers.Exec(r.Context(), c.ID, command, 0)
+	exit, output, err := s.options.Runtime.Exec(r.Context(), c.ID, command, 0)
 	switch {
 	case err != nil:
 		refuse(w, r, http.StatusInternalServerError, err.Error())
@@ -138,7 +128,7 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request) {
 // exec runs a command with its streams (behaviour row 1.20-9).
 func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 	s.command(w, r, func(p pod.Pod, c *pod.Container, streams *cri.Streams) (string, error) {
-		return s.options.Containers.ExecURL(r.Context(), c.ID, r.URL.Query()[v1.ExecCommandParam], *streams)
+		return s.options.Runtime.ExecURL(r.Context(), c.ID, r.URL.Query()[v1.ExecCommandParam], *streams)
 	})
 }
 
@@ -149,7 +139,7 @@ func (s *Server) attach(w http.ResponseWriter, r *http.Request) {
 			streams.TTY = spec.TTY // whatever the client thinks
 			streams.Stderr = streams.Stderr && !spec.TTY
 		}
-		return s.options.Containers.AttachURL(r.Context(), c.ID, *streams)
+		return s.options.Runtime.AttachURL(r.Context(), c.ID, *streams)
 	})
 }
 
@@ -212,7 +202,7 @@ func (s *Server) portForward(w http.ResponseWriter, r *http.Request) {
 	if !upgrades(w, r) {
 		return
 	}
-	address, err := s.options.Containers.PortForwardURL(r.Context(), sandbox, options.Ports)
+	address, err := s.options.Runtime.PortForwardURL(r.Context(), sandbox, options.Ports)
 	if err != nil {
 		_ = streaming.WriteError(err, w) // if this fails nobody is left to tell
 		return

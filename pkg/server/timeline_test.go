@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
 	"net/http/httptest"
 	"slices"
@@ -9,6 +10,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodeagent/nodeagent/pkg/pod"
 	"github.com/nodeagent/nodeagent/pkg/timeline"
@@ -16,8 +18,9 @@ import (
 
 type timelinePod struct{ pod.Pod }
 
-func (o timelinePod) Pods() []pod.Pod { return []pod.Pod{o.Pod} }
-func (o timelinePod) Node() pod.Node  { return pod.Node{} }
+func (o timelinePod) Pods() []pod.Pod                                      { return []pod.Pod{o.Pod} }
+func (o timelinePod) Node() pod.Node                                       { return pod.Node{} }
+func (o timelinePod) Await(context.Context, types.UID, func(pod.Pod) bool) {}
 
 // GET /debug/timeline gives the pods that are asked for to who may use the proxy.
 func TestTimeline(t *testing.T) {
