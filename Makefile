@@ -47,7 +47,7 @@ e2e: ## the agent on real containerd, networks and images
 e2e-cluster: ## what the controllers make of pods, on node NODE of the cluster of KUBECONFIG (IMAGE=busybox)
 	$(GO) test -count=1 -timeout 10m -tags anycluster -run TestAnyCluster -v ./e2e -node "$(NODE)" -image "$(or $(IMAGE),busybox)"
 
-conformance: ## Kubernetes' own specs of a node, against docs/CONFORMANCE.md: CONFORMANCEFLAGS="-focus REGEXP -all -rewrite"
+conformance: ## Kubernetes' own specs of a node, against docs/CONFORMANCE.md: CONFORMANCEFLAGS="-focus REGEXP -rewrite"
 	@hack/install conformance
 	@$(MAKE) --no-print-directory build
 	@$(GO) build -o bin/conformance ./e2e/conformance

@@ -342,3 +342,32 @@ func TestDebug(t *testing.T) {
 		t.Errorf("its log: %q", out)
 	}
 }
+
+// TestRun is a pod made to be typed into, which is gone when one leaves it.
+func TestRun(t *testing.T) {
+	j := joinedBed(t, cluster(t), lab.Containerd2)
+	j.join()
+	term := newTerminal(t, 24, 80)
+	c := j.with("WebSocket", "run", "once", "-it", "--rm", "--restart=Never", "--image="+lab.BusyboxImage, "--", "sh")
+	term.start(c)
+	term.say("echo $((6 * 7)) from $(hostname)\r")
+	term.expect("42 from once")
+	term.say("exit 3\r")
+	if err := c.Wait(); c.ProcessState.ExitCode() != 3 {
+		t.Errorf("%v; shown: %q", err, term.seen.String())
+	}
+	j.waitGone("once")
+}
+
+// TestDebugNode is a shell on the node itself.
+func TestDebugNode(t *testing.T) {
+	j := joinedBed(t, cluster(t), lab.Containerd2)
+	j.join()
+	term := newTerminal(t, 24, 80)
+	c := j.with("WebSocket", "debug", "-it", "node/"+j.Node, "--image="+lab.BusyboxImage, "--", "sh")
+	term.start(c)
+	term.say("ls -d /host/*\r")
+	term.expect("/host/etc")
+	term.say("exit\r")
+	j.must(c.Wait())
+}

@@ -54,6 +54,7 @@ func TestTraces(t *testing.T) {
 	}
 	j.kubectl("delete", "pod", "web", "--wait=false")
 	j.waitGone("web")
+	j.gone("web", uid)
 	j.must(j.Agent.Stop()) // which sends what is left
 	all := spans{}
 	for _, s := range c.Spans() {

@@ -4,8 +4,7 @@
 // only grow: the run fails when a spec that it lists does not pass, and when one
 // doesn't pass that the file has no reason for.
 //
-// Specs that the file says wait for something that is not built aren't run,
-// unless -all is given. Started in the repository's folder, as root, after
+// Started in the repository's folder, as root, after
 // hack/install conformance. Reports and logs are left in bin/conformance-report.
 package main
 
@@ -27,7 +26,6 @@ const (
 
 func main() {
 	var o options
-	flag.BoolVar(&o.all, "all", false, "run also what the record says waits for something that is not built")
 	flag.StringVar(&o.focus, "focus", "", "run only specs whose names match this")
 	flag.IntVar(&o.procs, "procs", 10, "specs at the same time")
 	rewrite := flag.Bool("rewrite", false, "bring "+recordFile+" up to date: new passes, new failures; no pass is taken back")
@@ -56,7 +54,7 @@ func run(o options, rewrite bool) error {
 	}
 	var results []result
 	ran := lab.Run(func(tb lab.TB) (err error) {
-		results, err = runSuite(tb, o, r)
+		results, err = runSuite(tb, o)
 		return err
 	})
 	if len(results) == 0 {

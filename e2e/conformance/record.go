@@ -14,7 +14,6 @@ const (
 	passes      = "## Passes"
 	notPassed   = "## Not passed"
 	reason      = "### "
-	needsServer = "Needs the server on port 10250, which is not built yet"
 	unknown     = "Not looked into yet"
 	selfSkipped = "The suite itself finds that it can't be run here: "
 )
@@ -79,18 +78,6 @@ func (r *record) String() string {
 	return b.String()
 }
 
-// waiting are the specs that need not be run: what they need isn't built.
-func (r *record) waiting() []string {
-	var names []string
-	for name, why := range r.others {
-		if why == needsServer {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names
-}
-
 // compare says what is not as the record says, given how the specs ended whose
 // names match asked.
 func (r *record) compare(results []result, asked *regexp.Regexp) []string {
@@ -129,21 +116,10 @@ func (r *record) update(results []result) {
 	}
 }
 
-// noServer is how the server's absence shows: an apiserver says the first of exec
-// and attach, the second of logs; the suite says the third when it tried for long.
-var noServer = regexp.MustCompile(`:10250: connect: connection refused` +
-	`|an error on the server \("unknown"\) has prevented the request from succeeding \(get pods` +
-	`|failed to get output for container`)
-
-// guess is the reason of a failure where it can be seen from outside. After a
-// failure the suite itself asks the server for what it can tell; that is left out.
+// guess is the reason of a failure where the suite itself says it.
 func guess(s result) string {
-	before, _, _ := strings.Cut(s.output, " dump.go:")
-	switch {
-	case s.state == skipped:
+	if s.state == skipped {
 		return selfSkipped + strings.Join(strings.Fields(s.message), " ")
-	case noServer.MatchString(s.message + before):
-		return needsServer
 	}
 	return unknown
 }

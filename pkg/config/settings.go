@@ -6,7 +6,6 @@ import (
 
 // The reasons why ignoring a setting does no harm, or does.
 const (
-	noServer    = "the API on port 10250 does not follow it yet"
 	noCluster   = "the node does not join a cluster"
 	noImageGC   = "unused images are not removed; watch the disk"
 	noRotation  = "container logs are not rotated; watch the disk"
@@ -149,8 +148,8 @@ var fieldSettings = map[string]setting{
 	"enableDebugFlagsHandler":        {state: built},
 	"enableSystemLogHandler":         {state: built},
 	"enableSystemLogQuery":           {state: built},
-	"streamingConnectionIdleTimeout": {state: harmless, why: noServer},
-	"showHiddenMetricsForVersion":    {state: harmless, why: noServer},
+	"streamingConnectionIdleTimeout": {state: built},
+	"showHiddenMetricsForVersion":    {state: harmless, why: "no series of the agent is hidden"},
 	"tracing":                        {state: built},
 
 	// The cluster.

@@ -186,6 +186,7 @@ func validateChoices(k *kubeletv1beta1.KubeletConfiguration) field.ErrorList {
 		oneOf("imagePullCredentialsVerificationPolicy", k.ImagePullCredentialsVerificationPolicy, kubeletv1beta1.NeverVerify,
 			kubeletv1beta1.NeverVerifyPreloadedImages, kubeletv1beta1.NeverVerifyAllowlistedImages, kubeletv1beta1.AlwaysVerify),
 		oneOf("logging.format", k.Logging.Format, "text", "json"),
+		oneOf("showHiddenMetricsForVersion", k.ShowHiddenMetricsForVersion, "", previousRelease()),
 	}
 	if k.RunOnce {
 		errs = append(errs, field.Forbidden(field.NewPath("runOnce"), "this mode no longer exists; remove the setting"))

@@ -21,6 +21,7 @@ func TestValidate(t *testing.T) {
 		{"hairpinMode: x", `hairpinMode: Unsupported value: "x"`},
 		{"authorization: {mode: RBAC}", `authorization.mode: Unsupported value: "RBAC"`},
 		{"memorySwap: {swapBehavior: Much}", `memorySwap.swapBehavior: Unsupported value: "Much"`},
+		{"showHiddenMetricsForVersion: '1.36'", `showHiddenMetricsForVersion: Unsupported value: "1.36": supported values: "", "1.35"`},
 		{"runOnce: true", "runOnce: Forbidden"},
 		{"logging: {format: xml}", `logging.format: Unsupported value: "xml"`},
 		{"staticPodURL: ftp://h/x", `staticPodURL: Invalid value: "ftp://h/x": must be an http or https URL`},

@@ -3,6 +3,8 @@ package config
 import (
 	"runtime"
 	"strings"
+
+	"k8s.io/apimachinery/pkg/util/version"
 )
 
 const (
@@ -28,6 +30,11 @@ func GitVersion() string {
 func Release() string {
 	parts := strings.SplitN(strings.TrimPrefix(KubernetesVersion, "v"), ".", 3)
 	return parts[0] + "." + parts[1]
+}
+
+// previousRelease is the one before Release.
+func previousRelease() string {
+	return version.MustParseMajorMinor(Release()).OffsetMinor(-1).String()
 }
 
 // RawVersion is the answer to `kubelet --version=raw`.

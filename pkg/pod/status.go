@@ -92,6 +92,9 @@ func (p Pod) containerStatus(m member, n Node, now time.Time) v1.ContainerStatus
 	if k != nil {
 		s.Image, s.ImageID = cmp.Or(k.Image, m.Image), k.ImageRef
 		s.ContainerID = containerID(n, k.ID)
+		if k.State == Created && mem.Restarts > 0 {
+			s.RestartCount-- // it is made, and has not begun again yet
+		}
 		if k.User != nil {
 			s.User = &v1.ContainerUser{Linux: k.User.DeepCopy()}
 		}

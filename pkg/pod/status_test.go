@@ -71,3 +71,25 @@ func names(list []v1.ContainerStatus) (out []string) {
 	}
 	return out
 }
+
+// TestRestartIsCountedWhenItBegins: whoever sees the count go up finds the state
+// of the new instance beside it, not that it waits and how the one before ended.
+func TestRestartIsCountedWhenItBegins(t *testing.T) {
+	at := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	spec := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "default", UID: "u1"}}
+	spec.Spec.Containers = []v1.Container{{Name: "a", Image: "img"}}
+	next := Container{ID: "a1", Name: "a", SandboxID: "s", Attempt: 1, Image: "img", CreatedAt: at.Add(1)}
+	for state, want := range map[State]int32{Created: 0, Running: 1} {
+		if next.State = state; state == Running {
+			next.StartedAt = at.Add(2)
+		}
+		p := New(Wanted{At: at, Spec: spec}, View{
+			Sandboxes: []Sandbox{{ID: "s", Ready: true, CreatedAt: at}},
+			Containers: []Container{next,
+				{ID: "a0", Name: "a", SandboxID: "s", State: Exited, ExitCode: 1, CreatedAt: at, StartedAt: at, FinishedAt: at}},
+		}, nil)
+		if c := Status(p, Node{}, at).ContainerStatuses[0]; c.RestartCount != want {
+			t.Errorf("state %v: %d restarts, want %d: %+v", state, c.RestartCount, want, c)
+		}
+	}
+}

@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"time"
 
-	v1 "k8s.io/api/core/v1"
-
 	"github.com/nodeagent/nodeagent/pkg/cri"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 )
@@ -18,34 +16,35 @@ import (
 // checkpoint has the runtime write a running container's state into an archive
 // below the agent's folder (behaviour row 1.20-14).
 func (s *Server) checkpoint(w http.ResponseWriter, r *http.Request) {
-	namespace, name, container := r.PathValue("namespace"), r.PathValue("pod"), r.PathValue("container")
+	container := r.PathValue("container")
 	p, ok := s.pod(r)
 	if !ok {
-		http.Error(w, "pod does not exist", http.StatusNotFound)
+		refuse(w, r, http.StatusNotFound, "pod does not exist")
 		return
 	}
-	if !hasContainer(p.Spec, container) {
-		http.Error(w, fmt.Sprintf("container %v does not exist", container), http.StatusNotFound)
+	if pod.FindContainer(p.Spec, container) == nil {
+		refuse(w, r, http.StatusNotFound, fmt.Sprintf("container %v does not exist", container))
 		return
 	}
 	var timeout time.Duration // the runtime's own
 	if given := r.URL.Query()["timeout"]; len(given) > 0 {
 		seconds, err := strconv.ParseInt(given[len(given)-1], 10, 32)
 		if err != nil || seconds < 0 {
-			http.Error(w, "cannot parse value of timeout parameter", http.StatusNotFound)
+			refuse(w, r, http.StatusNotFound, "cannot parse value of timeout parameter")
 			return
 		}
 		timeout = time.Duration(seconds) * time.Second
 	}
 	archive, err := s.writeCheckpoint(r, p, container, timeout)
-	switch {
-	case errors.Is(err, cri.ErrNoCheckpoints):
-		http.Error(w, fmt.Sprintf("checkpointing of %s/%s/%s failed (%v)", namespace, name, container, err), http.StatusNotFound)
-	case err != nil:
-		http.Error(w, fmt.Sprintf("checkpointing of %s/%s/%s failed (%v)", namespace, name, container, err), http.StatusInternalServerError)
-	default:
+	if err == nil {
 		reply(w, map[string][]string{"items": {archive}})
+		return
 	}
+	code := http.StatusInternalServerError
+	if errors.Is(err, cri.ErrNoCheckpoints) {
+		code = http.StatusNotFound
+	}
+	refuse(w, r, code, fmt.Sprintf("checkpointing of %s/%s/%s failed (%v)", p.Spec.Namespace, p.Spec.Name, container, err))
 }
 
 func (s *Server) writeCheckpoint(r *http.Request, p pod.Pod, container string, timeout time.Duration) (archive string, err error) {
@@ -59,20 +58,4 @@ func (s *Server) writeCheckpoint(r *http.Request, p pod.Pod, container string, t
 	}
 	archive = filepath.Join(dir, fmt.Sprintf("checkpoint-%s_%s-%s-%s.tar", p.Spec.Name, p.Spec.Namespace, container, time.Now().Format(time.RFC3339)))
 	return archive, s.options.Runtime.Checkpoint(r.Context(), instance.ID, archive, timeout)
-}
-
-func hasContainer(p *v1.Pod, name string) bool {
-	for _, list := range [][]v1.Container{p.Spec.InitContainers, p.Spec.Containers} {
-		for _, c := range list {
-			if c.Name == name {
-				return true
-			}
-		}
-	}
-	for _, c := range p.Spec.EphemeralContainers {
-		if c.Name == name {
-			return true
-		}
-	}
-	return false
 }

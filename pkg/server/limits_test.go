@@ -423,3 +423,25 @@ func TestForeignPages(t *testing.T) {
 		}
 	}
 }
+
+// TestFollowing: what people follow may say nothing for longer than any other
+// request may take.
+func TestFollowing(t *testing.T) {
+	k := newKit(t)
+	k.reviewer.may = func(string, string, string) bool { return true }
+	k.sizes.request = 300 * time.Millisecond
+	k.next = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-r.Context().Done():
+		case <-time.After(time.Second):
+			_, _ = io.WriteString(w, "said")
+		}
+	})
+	k.start()
+	for name, c := range map[string]*http.Client{"HTTP/2": k.caller(), "HTTP/1.1": {Transport: &http.Transport{TLSClientConfig: k.tls()}}} {
+		if code, text := k.ask(c, http.MethodGet, "/containerLogs/a/b/c", "user:u"); code != http.StatusOK || text != "said" {
+			t.Errorf("over %s: %d %q", name, code, text)
+		}
+		c.CloseIdleConnections()
+	}
+}

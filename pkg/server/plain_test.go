@@ -287,8 +287,8 @@ func TestReadOnlyPort(t *testing.T) {
 	}
 	h := s.front(nil, s.readOnly())
 	for request, want := range map[string]int{
-		"GET /healthz": 200, "GET /healthz/ping": 200, "GET /pods": 200, "POST /pods": 405, "GET /runningpods/": 404, "GET /configz": 404,
-		"POST /exec/ns/web/main": 404, "GET /logs/": 404, "GET /debug/pprof/": 404, "PUT /debug/flags/v": 404, "GET /": 404, "GET //exec": 301, "GET /flagz": 404,
+		"GET /healthz": 200, "GET /healthz/ping": 200, "GET /pods": 200, "POST /pods": 405, "GET /runningpods/": 405, "GET /configz": 404,
+		"POST /exec/ns/web/main": 405, "GET /logs/": 405, "GET /debug/pprof/": 405, "PUT /debug/flags/v": 404, "GET /": 404, "GET //exec": 301, "GET /flagz": 404,
 		"POST /checkpoint/ns/web/main": 404,
 	} {
 		method, path, _ := strings.Cut(request, " ")
@@ -320,9 +320,9 @@ func TestCheckpoint(t *testing.T) {
 		code int
 		text string
 	}{
-		"/checkpoint/ns/other/main":         {404, "pod does not exist\n"},
-		"/checkpoint/ns/web/other":          {404, "container other does not exist\n"},
-		"/checkpoint/ns/web/main?timeout=x": {404, "cannot parse value of timeout parameter\n"},
+		"/checkpoint/ns/other/main":         {404, "pod does not exist"},
+		"/checkpoint/ns/web/other":          {404, "container other does not exist"},
+		"/checkpoint/ns/web/main?timeout=x": {404, "cannot parse value of timeout parameter"},
 	} {
 		if code, text := ask("POST", path); code != want.code || text != want.text {
 			t.Errorf("%s: %d %q", path, code, text)
@@ -333,7 +333,7 @@ func TestCheckpoint(t *testing.T) {
 		t.Errorf("a runtime that can't: %d", code)
 	}
 	k.stub.checkpoint = errors.New("criu is not happy")
-	if code, text := ask("POST", "/checkpoint/ns/web/main"); code != 500 || text != "checkpointing of ns/web/main failed (criu is not happy)\n" {
+	if code, text := ask("POST", "/checkpoint/ns/web/main"); code != 500 || text != "checkpointing of ns/web/main failed (criu is not happy)" {
 		t.Errorf("%d %q", code, text)
 	}
 	if code, _ := ask("GET", "/checkpoint/ns/web/main"); code != 405 {

@@ -49,7 +49,7 @@ func (s *Server) pods(w http.ResponseWriter, _ *http.Request) {
 func (s *Server) runningPods(w http.ResponseWriter, r *http.Request) {
 	found, err := s.options.Runtime.Running(r.Context())
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
+		refuse(w, r, http.StatusInternalServerError, err.Error())
 		return
 	}
 	list := podList()

@@ -14,9 +14,7 @@ func (s *Server) routes() http.Handler {
 	s.addReadable(mux)
 	k := s.options.Config
 	if !*k.EnableDebuggingHandlers {
-		for _, path := range []string{"/run/", "/exec/", "/attach/", "/portForward/", "/containerLogs/", "/runningpods/", "/debug/pprof/", "/debug/timeline", "/logs/", ui.Prefix} {
-			mux.HandleFunc(path, disabled("Debug endpoints are disabled."))
-		}
+		addDisabled(mux)
 		return mux
 	}
 	mux.HandleFunc("GET /runningpods/{$}", s.runningPods)
@@ -39,7 +37,15 @@ func (s *Server) routes() http.Handler {
 func (s *Server) readOnly() http.Handler {
 	mux := http.NewServeMux()
 	s.addReadable(mux)
+	addDisabled(mux)
 	return mux
+}
+
+// addDisabled are the paths that say of themselves that they are turned off.
+func addDisabled(mux *http.ServeMux) {
+	for _, path := range []string{"/run/", "/exec/", "/attach/", "/portForward/", "/containerLogs/", "/runningpods/", "/debug/pprof/", "/debug/timeline", "/logs/", ui.Prefix} {
+		mux.HandleFunc(path, disabled("Debug endpoints are disabled."))
+	}
 }
 
 // addReadable are the paths of both ports: nothing in them can be changed, nor

@@ -85,7 +85,7 @@ type Server struct {
 // the configuration cannot be used.
 func New(o Options) (*Server, error) {
 	s := &Server{options: o, log: o.Log, sizes: defaultLimits, waits: waits{
-		open: openTimeout, idle: o.Config.StreamingConnectionIdleTimeout.Duration, last: lastWords}}
+		open: openTimeout, idle: idleTimeout(o.Config.StreamingConnectionIdleTimeout.Duration), last: lastWords}}
 	if o.Certificate == nil {
 		return s, nil
 	}

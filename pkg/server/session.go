@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"sync/atomic"
@@ -19,11 +20,21 @@ const (
 	// lastWords is how long what a container printed at its end may take to reach
 	// the client.
 	lastWords = 10 * time.Second
+	// lastBytes is the same of what came through a port of a pod that has ended.
+	lastBytes = time.Second
 )
 
 // waits are how long upgraded connections may last: until bytes go either way,
 // without any, and after the end of what they are about.
 type waits struct{ open, idle, last time.Duration }
+
+// idleTimeout is what streamingConnectionIdleTimeout means, of which 0 is no limit.
+func idleTimeout(given time.Duration) time.Duration {
+	if given <= 0 {
+		return math.MaxInt64
+	}
+	return given
+}
 
 // session is one upgraded connection of a client and the runtime's behind it.
 // They end together: with the client, with either's silence, with what the
@@ -176,7 +187,7 @@ func (k *kept) Read(b []byte) (int, error) {
 func (k *kept) Write(b []byte) (int, error) {
 	n, err := k.Conn.Write(b)
 	k.passed(n)
-	if err != nil {
+	if err != nil && k.client { // the runtime may have gone with its last words still on their way
 		k.session.end()
 	}
 	return n, err

@@ -17,9 +17,8 @@ type Stats interface {
 // summary is what the node and its pods use (behaviour rows 1.21-1, 1.21-2). Of
 // the form's fields, in the URL or the body, only_cpu_and_memory=true is known.
 func (s *Server) summary(w http.ResponseWriter, r *http.Request) {
-	r.Body = http.MaxBytesReader(w, r.Body, 10<<10)
 	if err := r.ParseForm(); err != nil {
-		http.Error(w, fmt.Sprintf("Internal Error: parse form failed: %v", err), http.StatusInternalServerError)
+		refuse(w, r, http.StatusInternalServerError, fmt.Sprintf("Internal Error: parse form failed: %v", err))
 		return
 	}
 	summary, err := s.options.Stats.Summary(r.Context(), slices.Equal(r.Form["only_cpu_and_memory"], []string{"true"}))
@@ -27,7 +26,7 @@ func (s *Server) summary(w http.ResponseWriter, r *http.Request) {
 		if r.Context().Err() == nil { // else nobody is left to tell
 			s.log.Error("/stats/summary could not be answered", "error", err)
 		}
-		http.Error(w, fmt.Sprintf("Internal Error: %v", err), http.StatusInternalServerError)
+		refuse(w, r, http.StatusInternalServerError, fmt.Sprintf("Internal Error: %v", err))
 		return
 	}
 	reply(w, summary)

@@ -178,7 +178,7 @@ func (s *Server) command(w http.ResponseWriter, r *http.Request, where func(pod.
 		_ = streaming.WriteError(err, w) // if this fails nobody is left to tell
 		return
 	}
-	s.proxy(w, r, stream{address: address, uid: p.UID(), over: ended(c),
+	s.proxy(w, r, stream{address: address, uid: p.UID(), waits: s.waits, over: ended(c),
 		handler: func(to *url.URL, session *session) http.Handler {
 			if s.options.Gate(webSockets) && wsstream.IsWebSocketRequestWithStreamCloseProtocol(r) {
 				return translator.NewStreamTranslatorHandler(to, session.transport(), 0,
@@ -217,7 +217,9 @@ func (s *Server) portForward(w http.ResponseWriter, r *http.Request) {
 		_ = streaming.WriteError(err, w) // if this fails nobody is left to tell
 		return
 	}
-	s.proxy(w, r, stream{address: address, uid: p.UID(), over: func(p pod.Pod) bool { return ready(p) != sandbox },
+	waits := s.waits
+	waits.last = min(waits.last, lastBytes) // the runtime keeps the session: there is no end to wait for
+	s.proxy(w, r, stream{address: address, uid: p.UID(), waits: waits, over: func(p pod.Pod) bool { return ready(p) != sandbox },
 		handler: func(to *url.URL, session *session) http.Handler {
 			if !tunnelled {
 				return through(to, session)
@@ -255,6 +257,7 @@ type stream struct {
 	address string // the runtime's
 	uid     types.UID
 	over    func(pod.Pod) bool // says that what it is about has ended
+	waits   waits
 	handler func(to *url.URL, session *session) http.Handler
 }
 
@@ -269,14 +272,13 @@ func (s *Server) proxy(w http.ResponseWriter, r *http.Request, st stream) {
 	// The handler's connections, its goroutines and those here end with the session.
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	session := newSession(r.Context(), s.waits, s.log)
+	session := newSession(r.Context(), st.waits, s.log)
 	defer session.end()
 	over := s.over(session.ctx, st.uid, st.over)
 	wg.Go(func() { session.watch(over) })
 	wg.Go(func() { <-over })
 
 	r = r.Clone(session.ctx)
-	r.Header.Del("Authorization") // it was for us
 	st.handler(to, session).ServeHTTP(hijacker{w, session}, r)
 }
 

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -411,6 +412,35 @@ func TestIdle(t *testing.T) {
 	_ = n.speak(t.Context(), "WebSocket4", "/exec/default/web/main", remotecommand.StreamOptions{Stdin: r, Stdout: &out}, "cat")
 	if took := time.Since(began); out.String() != ".........." || took < time.Second {
 		t.Errorf("it ended after %v with %q", took, &out)
+	}
+}
+
+// TestNeverIdle: without a limit a stream may be idle as long as it likes.
+func TestNeverIdle(t *testing.T) {
+	const year = 365 * 24 * time.Hour
+	for given, want := range map[time.Duration]time.Duration{time.Minute: time.Minute, 0: year + lastWords} {
+		k := newKit(t)
+		k.options.Config.StreamingConnectionIdleTimeout.Duration = given
+		s, err := New(k.options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Test(t, func(t *testing.T) {
+			began, over, done := time.Now(), make(chan struct{}), make(chan struct{})
+			session := newSession(t.Context(), s.waits, s.log)
+			session.moved.Store(began.UnixNano())
+			session.ready <- struct{}{}
+			session.ready <- struct{}{}
+			go func() {
+				defer close(done)
+				session.watch(over)
+			}()
+			time.AfterFunc(year, func() { close(over) })
+			<-done
+			if took := time.Since(began); took != want {
+				t.Errorf("limit %v: ended after %v", given, took)
+			}
+		})
 	}
 }
 

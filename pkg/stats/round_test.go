@@ -1,12 +1,10 @@
 package stats
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
 	"runtime"
-	"slices"
 	"testing"
 	"time"
 
@@ -188,25 +186,6 @@ func longList(n int) string {
 	return string(list)
 }
 
-// TestAsManyHangAsThereAreReaders: the pods behind them are read all the same.
-func TestAsManyHangAsThereAreReaders(t *testing.T) {
-	f, s := newV2(t)
-	for i := range runtime.GOMAXPROCS(0) {
-		name := fmt.Sprint("stuck", i)
-		f.add(t, name)
-		defer f.hang(t, "pod"+name+"/"+name+"-main/memory.stat")()
-	}
-	f.add(t, "well")
-	for deadline := time.Now().Add(30 * time.Second); ; {
-		if slices.ContainsFunc(s.round(Usage), func(c Container) bool { return c.Kind == KindContainer && c.Pod == "well" }) {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the pod behind them is never read")
-		}
-	}
-}
-
 // TestWhatIsOnDisk: one whose answer might never come is not asked.
 func TestWhatIsOnDisk(t *testing.T) {
 	for line, want := range map[string][3]string{
@@ -223,4 +202,45 @@ func TestWhatIsOnDisk(t *testing.T) {
 			t.Errorf("%q: %q %q %q, want %q", line, number, place, device, want)
 		}
 	}
+}
+
+// TestThoseWhoAskForMoreWait for a round that is under way, and are not given
+// what it has not read.
+func TestThoseWhoAskForMoreWait(t *testing.T) {
+	f, s := newV2(t)
+	f.add(t, "stuck")
+	f.add(t, "well")
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // one reader, which hangs
+	free := f.hang(t, "podstuck/stuck-main/memory.stat")
+	less := make(chan error, 1)
+	go func() {
+		_, err := s.Sample(t.Context(), Usage)
+		less <- err
+	}()
+	for reading := false; !reading; runtime.Gosched() {
+		s.mu.Lock()
+		reading = len(s.units) > 0
+		s.mu.Unlock()
+	}
+	time.AfterFunc(patience/4, free)
+	for _, name := range []string{"stuck", "well"} {
+		if c := find(t, sample(t, s, Full), KindContainer, name); c.Stats.Memory.MaxUsage != 2e6 {
+			t.Errorf("%s is told without what only a full sample has: %+v", name, c.Stats.Memory)
+		}
+	}
+	if err := <-less; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestReadersThatHangHoldUpNobodyElse: what none of them came to is read by the
+// next round.
+func TestReadersThatHangHoldUpNobodyElse(t *testing.T) {
+	f, s := newV2(t)
+	f.add(t, "stuck")
+	f.add(t, "well")
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	f.hang(t, "podstuck/stuck-main/memory.stat")
+	s.round(Usage)
+	find(t, s.round(Usage), KindContainer, "well")
 }

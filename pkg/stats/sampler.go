@@ -102,8 +102,8 @@ type unit struct {
 	// busy says that somebody is reading it; only the reader touches names,
 	// bounds and began meanwhile.
 	busy bool
-	last map[string]rate // by cgroup
-	good []Container     // as last read
+	last map[string]rate       // by cgroup
+	good [Full + 1][]Container // as last read with that depth
 	// names of the cgroups of containers by their IDs.
 	names  map[string]string
 	bounds map[string]bounds // by cgroup
@@ -127,20 +127,29 @@ type point struct {
 // Whoever asks within a second of another is given the same. Nothing in it may be
 // altered. The order is: machine, tiers, systems, then pod by pod.
 func (s *Sampler) Sample(ctx context.Context, depth Depth) ([]Container, error) {
-	if all, ok := s.recent(depth); ok {
-		return all, nil
+	type answer struct {
+		depth Depth
+		all   []Container
 	}
-	done := s.flight.DoChan(fmt.Sprint(depth), func() (any, error) {
+	for {
 		if all, ok := s.recent(depth); ok {
 			return all, nil
 		}
-		return s.round(depth), nil
-	})
-	select {
-	case r := <-done:
-		return r.Val.([]Container), r.Err
-	case <-ctx.Done():
-		return nil, fmt.Errorf("read cgroups: %w", ctx.Err())
+		// One round at a time: two would take each other's units.
+		done := s.flight.DoChan("round", func() (any, error) {
+			if all, ok := s.recent(depth); ok {
+				return answer{depth, all}, nil
+			}
+			return answer{depth, s.round(depth)}, nil
+		})
+		select {
+		case r := <-done:
+			if got := r.Val.(answer); got.depth >= depth { // else it was for somebody who needs less
+				return got.all, nil
+			}
+		case <-ctx.Done():
+			return nil, fmt.Errorf("read cgroups: %w", ctx.Err())
+		}
 	}
 }
 
@@ -171,18 +180,15 @@ func (s *Sampler) round(depth Depth) []Container {
 	}
 	close(queue)
 	done := make(chan struct{}, len(todo)) // so that one that comes too late ends
-	work := func() {
-		for range min(runtime.GOMAXPROCS(0), len(todo)) {
-			go func() {
-				var r reader
-				for u := range queue {
-					s.end(u, u.read(&r, u, depth))
-					done <- struct{}{}
-				}
-			}()
-		}
+	for range min(runtime.GOMAXPROCS(0), len(todo)) {
+		go func() {
+			var r reader
+			for u := range queue {
+				s.end(u, depth, u.read(&r, u, depth))
+				done <- struct{}{}
+			}
+		}()
 	}
-	work()
 	late := time.NewTimer(patience)
 	defer late.Stop()
 	for range todo {
@@ -190,11 +196,21 @@ func (s *Sampler) round(depth Depth) []Container {
 		case <-done:
 			continue
 		case <-late.C:
-			work() // as many hang, perhaps: what waits behind them is not to wait for ever
+			s.leave(queue)
 		}
 		break
 	}
 	return s.finish(units, began, depth)
+}
+
+// leave gives up on the units that nobody has begun to read, as all readers hang:
+// the next round has readers of its own.
+func (s *Sampler) leave(queue <-chan *unit) {
+	for u := range queue {
+		s.mu.Lock()
+		u.busy = false
+		s.mu.Unlock()
+	}
 }
 
 // begin lists what is to be read, and marks it; a unit that an earlier round is
@@ -222,7 +238,7 @@ func (s *Sampler) begin() (units, todo []*unit) {
 
 // end keeps what was read, with its rates, and the last good sample of what
 // couldn't be.
-func (s *Sampler) end(u *unit, got reading) {
+func (s *Sampler) end(u *unit, depth Depth, got reading) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u.busy = false
@@ -233,13 +249,16 @@ func (s *Sampler) end(u *unit, got reading) {
 		c.NanoCores = r.nanoCores
 		rates[c.Cgroup] = r
 	}
-	for _, c := range u.good {
+	for _, c := range u.good[depth] {
 		if slices.Contains(got.failed, c.Cgroup) {
 			got.containers = append(got.containers, c)
 			rates[c.Cgroup] = u.last[c.Cgroup]
 		}
 	}
-	u.last, u.good = rates, got.containers
+	u.last = rates
+	for d := range depth + 1 { // who asks for less is content with more
+		u.good[d] = got.containers
+	}
 }
 
 func (s *Sampler) finish(units []*unit, began time.Time, depth Depth) []Container {
@@ -247,7 +266,7 @@ func (s *Sampler) finish(units []*unit, began time.Time, depth Depth) []Containe
 	defer s.mu.Unlock()
 	var all []Container
 	for _, u := range units {
-		all = append(all, u.good...)
+		all = append(all, u.good[depth]...)
 	}
 	s.newest[depth] = round{began, all}
 	return all

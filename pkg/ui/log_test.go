@@ -198,6 +198,25 @@ func TestFollowLog(t *testing.T) {
 	}
 }
 
+// While a container waits to be started again, its log is that of the instance
+// that ended; what ended before that one is gone from the runtime.
+func TestLogsOfOneThatEndsAgainAndAgain(t *testing.T) {
+	p := withState(podOf("u1", "web"), pod.Exited, 1)
+	m := p.Containers["main"]
+	before := *m.Known
+	before.ID = "id-before"
+	m.Last = &before
+	p.Containers["main"] = m
+	n := &node{pods: []pod.Pod{p}}
+	if c := read[Detail](t, n.handler(), "/ui/api/pods/u1").Containers[0]; c.Log != "id-main" || c.Previous {
+		t.Errorf("waiting to be started again: %+v", c)
+	}
+	m.Known.State = pod.Running
+	if c := read[Detail](t, n.handler(), "/ui/api/pods/u1").Containers[0]; c.Log != "id-main" || !c.Previous {
+		t.Errorf("running again: %+v", c)
+	}
+}
+
 // A log that is quiet for longer than the server has patience for questions, and
 // than a browser may take to accept a line, is followed on: also over HTTP/2,
 // whose streams end when a deadline passes.

@@ -1,5 +1,5 @@
 // The page: what is asked when, and which pod is looked at. It asks every two
-// seconds, and only while somebody can see the answer.
+// seconds, for figures every four, and only while somebody can see the answer.
 
 import { Question, now, takeKey } from "./ask.js";
 import { find, h, mark, put, set, visible } from "./dom.js";
@@ -10,11 +10,12 @@ import { PodView } from "./pod.js";
 import { clock, many } from "./words.js";
 
 const PERIOD = 2000;
+const MEASURE = 4000; // measuring is most of what a page costs the node
 const PATIENCE = 15000;
 
 const pods = new Question("pods");
 const list = new List();
-const figures = { question: new Question("stats"), uid: null };
+const figures = { question: null, uid: undefined, at: 0 };
 
 let view = null; // what stands in the right half
 let paused = false;
@@ -33,7 +34,7 @@ function route(focus) {
   find("detail").scrollTop = 0;
   document.body.classList.toggle("chosen", wanted !== null);
   list.choose(wanted);
-  figures.uid = null;
+  figures.uid = undefined;
   if (focus) (wanted ? find("detail-title") : list.focus())?.focus({ preventScroll: true });
   soon();
 }
@@ -85,6 +86,8 @@ async function answers(signal) {
 async function measure(signal, shown, node) {
   if (!node.measured) return;
   const uid = shown.uid;
+  if (figures.uid === uid && Date.now() - figures.at < MEASURE - PERIOD / 2) return;
+  figures.at = Date.now();
   if (figures.uid !== uid) {
     figures.uid = uid;
     figures.question = new Question(uid ? `stats?pod=${encodeURIComponent(uid)}` : "stats");

@@ -31,7 +31,7 @@ function figure(start, newest) {
   const said = [newest ? null : "The first one", start.open ? `goes on for ${span(ended - began)}` : `took ${span(ended - began)}`, `began at ${clock(start.began, true)}`,
     start.why && `after ${start.why}`, own > 0 && `${span(own)} the agent's own`, start.accounted > 0 && `${(100 * start.accounted).toFixed(1)} % accounted for`];
   return h("div", null,
-    h("p", { class: "sum" }, said.filter(Boolean).join(", ")),
+    h("p", { class: "sum" }, said.filter(Boolean).join(", ").replace(/^./, (c) => c.toUpperCase())),
     h("div", { class: "wide", tabindex: "0", role: "region", "aria-label": name }, table(worth(spans))),
     h("p", { class: "legend", "aria-hidden": "true" }, [["critical", "what the start waited for"], ["beside", "beside it"], ["wait", "a wait"]].map(([kind, text]) =>
       h("span", { class: "key" }, s("svg", { class: `swatch ${kind}` }, s("rect", { class: "box", x: 1, y: kind === "critical" ? 1 : 3, width: 14, height: kind === "critical" ? 10 : 6 })), text))));
@@ -91,7 +91,7 @@ function label(ms, ticks) {
 
 // scale are three to six round times until end.
 function scale(end) {
-  const steps = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 60000, 120000, 300000, 600000, 1800000, 3600000, 7200000, 21600000, 43200000, 86400000];
+  const steps = [1, 2, 2.5, 5, 10, 20, 25, 50, 100, 200, 250, 500, 1000, 2000, 2500, 5000, 10000, 20000, 60000, 120000, 300000, 600000, 1800000, 3600000, 7200000, 21600000, 43200000, 86400000];
   const step = steps.find((n) => end / n <= 5) ?? Math.ceil(end / 5);
   const out = [];
   for (let t = 0; t < end * 0.94; t += step) out.push(t);
