@@ -193,7 +193,6 @@ func width() int {
 // printStart draws a start: a line per span, each with a bar at its place in the
 // whole.
 func printStart(w io.Writer, s timeline.Start, columns int) {
-	whole := s.Ended.Sub(s.Began)
 	if s.Found && len(s.Spans) == 0 {
 		fmt.Fprintln(w, "start     it ran already when the agent came up")
 		return
@@ -202,45 +201,48 @@ func printStart(w io.Writer, s timeline.Start, columns int) {
 	if s.Open {
 		state = "goes on for"
 	}
-	fmt.Fprintf(w, "start     %s %s", state, rough(whole))
+	fmt.Fprintf(w, "start     %s %s", state, rough(s.Ended.Sub(s.Began)))
 	if s.Why != "" {
 		fmt.Fprintf(w, ", after %s", s.Why)
 	}
 	var own time.Duration
-	names := 0
-	rows := slices.Clone(s.Spans)
-	slices.SortStableFunc(rows, func(a, b timeline.Span) int { return cmp.Or(a.Began.Compare(b.Began), a.Ended.Compare(b.Ended)) })
-	for _, o := range rows {
-		names = max(names, len(rowName(o)))
+	var rows []timeline.Span
+	for _, o := range s.Spans {
 		if o.Kind == timeline.Agent {
 			own += o.Took()
+		} else {
+			rows = append(rows, o)
 		}
 	}
 	fmt.Fprintf(w, "; %.1f %% of it accounted for, %s the agent's own; * waited for the next, = work, . wait\n", 100*s.Accounted, rough(own))
+	slices.SortStableFunc(rows, func(a, b timeline.Span) int { return cmp.Or(a.Began.Compare(b.Began), a.Ended.Compare(b.Ended)) })
+	printSpans(w, s, rows, columns)
+	var reached []string
+	for _, m := range s.Milestones {
+		reached = append(reached, m.Name+" +"+rough(m.At.Sub(s.Began)))
+	}
+	fmt.Fprintf(w, "  %s\n", strings.Join(reached, ", "))
+}
+
+// printSpans writes spans of a start, a line each.
+func printSpans(w io.Writer, s timeline.Start, rows []timeline.Span, columns int) {
+	names := 0
+	for _, o := range rows {
+		names = max(names, len(rowName(o)))
+	}
 	names = min(names, columns/3)
 	room := columns - names - 17
 	for _, o := range rows {
-		if o.Kind == timeline.Agent {
-			continue
-		}
 		mark := ' '
 		if o.Critical {
 			mark = '*'
 		}
-		fmt.Fprintf(w, "  %c %-*.*s %8s  |%s|", mark, names, names, rowName(o), rough(o.Took()), bar(o, s.Began, whole, room))
+		fmt.Fprintf(w, "  %c %-*.*s %8s  |%s|", mark, names, names, rowName(o), rough(o.Took()), bar(o, s.Began, s.Ended.Sub(s.Began), room))
 		if o.Error != "" {
 			fmt.Fprintf(w, "\n      %s", oneLine(o.Error))
 		}
 		fmt.Fprintln(w)
 	}
-	line := "  "
-	for i, m := range s.Milestones {
-		if i > 0 {
-			line += ", "
-		}
-		line += m.Name + " +" + rough(m.At.Sub(s.Began))
-	}
-	fmt.Fprintln(w, line)
 }
 
 // rowName says what a span is.

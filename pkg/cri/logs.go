@@ -19,8 +19,9 @@ import (
 // logName is a container's log by its restart number, or a rotated part of it.
 var logName = regexp.MustCompile(`^(\d+)\.log(\..*)?$`)
 
-// logFolder is the name of the pod's folder of logs (behaviour row 1.11-4).
-func logFolder(namespace, name string, uid types.UID) (string, error) {
+// LogFolder is the name of the pod's folder of logs, below podLogsDir (behaviour
+// row 1.11-4). An error says that no folder can have it.
+func LogFolder(namespace, name string, uid types.UID) (string, error) {
 	folder := namespace + "_" + name + "_" + string(uid)
 	if strings.ContainsAny(folder, "/\x00") {
 		return "", fmt.Errorf("namespace, name or UID of pod %s/%s (%s) cannot be part of a path", namespace, name, uid)
@@ -38,7 +39,7 @@ func (c *Client) logLink(namespace, name, container, id string) string {
 
 // makeLogFolders makes the pod's log folder and the folders above it.
 func (c *Client) makeLogFolders(p *v1.Pod) error {
-	folder, err := logFolder(p.Namespace, p.Name, p.UID)
+	folder, err := LogFolder(p.Namespace, p.Name, p.UID)
 	if err != nil {
 		return err
 	}
@@ -71,7 +72,7 @@ func (c *Client) linkLog(namespace, name, container, id, log string) error {
 // of restarts (behaviour row T4). Those of an instance that neverRan would count
 // one too many.
 func (c *Client) dropLog(namespace, name string, uid types.UID, container string, attempt uint32, neverRan bool) error {
-	folder, err := logFolder(namespace, name, uid)
+	folder, err := LogFolder(namespace, name, uid)
 	if err != nil {
 		return err
 	}
@@ -107,7 +108,7 @@ func (c *Client) dropLog(namespace, name string, uid types.UID, container string
 // T4). A pod without logs has none.
 func (c *Client) LoggedRestarts(namespace, name string, uid types.UID) map[string]int32 {
 	out := map[string]int32{}
-	folder, err := logFolder(namespace, name, uid)
+	folder, err := LogFolder(namespace, name, uid)
 	if err != nil {
 		return out
 	}
@@ -152,7 +153,7 @@ func logNumber(file string) (int64, bool) {
 // it. The folder has two levels; anything deeper, and a mount point, makes it
 // stop with an error.
 func (c *Client) RemoveLogs(ctx context.Context, namespace, name string, uid types.UID) error {
-	folder, err := logFolder(namespace, name, uid)
+	folder, err := LogFolder(namespace, name, uid)
 	if err != nil || len(folder) > unix.NAME_MAX {
 		return err // a folder of too long a name was never made
 	}

@@ -114,7 +114,7 @@ func named(labels map[string]string, name string) bool {
 // by the pod's identity alone: it outlives what the runtime knows of it
 // (behaviour row 1.11-4).
 func (c *Client) LogFile(p *v1.Pod, container string, attempt uint32) (string, error) {
-	folder, err := logFolder(p.Namespace, p.Name, p.UID)
+	folder, err := LogFolder(p.Namespace, p.Name, p.UID)
 	if err != nil {
 		return "", err
 	}

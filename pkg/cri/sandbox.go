@@ -26,7 +26,7 @@ type SandboxRequest struct {
 // SandboxConfig is the pod's sandbox as the kubelet would ask for it
 // (behaviour rows 1.8-8, 1.8-12 to 1.8-15, 1.9-14, 1.11-4).
 func SandboxConfig(p *v1.Pod, req SandboxRequest, m Machine, o PodOptions) (*runtimeapi.PodSandboxConfig, error) {
-	logs, err := logFolder(p.Namespace, p.Name, p.UID)
+	logs, err := LogFolder(p.Namespace, p.Name, p.UID)
 	if err != nil {
 		return nil, err
 	}

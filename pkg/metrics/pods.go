@@ -56,7 +56,7 @@ type audits struct {
 func newPods(m maker) *Pods {
 	return &Pods{
 		steps:      m.histograms("nodeagent_pod_start_step_seconds", "How long each step of a pod's start took that worked; sandbox, create and start with the wait for a start slot.", stepBuckets, "step"),
-		stepErrors: m.counters("nodeagent_pod_step_errors_total", "Steps of pods that failed and are tried again, or were given up with the pod.", "step"),
+		stepErrors: m.counters("nodeagent_pod_step_errors_total", "Steps of pods that failed; those that the pod no longer wanted don't count.", "step"),
 		work:       m.histograms("kubelet_pod_worker_duration_seconds", "How long a stretch of work on one pod took, until nothing was in flight: its first one (create), after a new wish (update), towards its end (kill), any other (sync).", metrics.DefBuckets, "operation_type"),
 		taken:      m.histogram("kubelet_pod_worker_start_duration_seconds", "From when a pod was first seen until the first step for it began.", metrics.DefBuckets),
 		running:    m.histogram("kubelet_pod_start_duration_seconds", "From when a pod was first seen until it was Running.", startBuckets),

@@ -288,12 +288,3 @@ func (p *Pod) fall(at time.Time) {
 		return
 	}
 }
-
-// failure is the verdict as why the step of asking did not bring a grant, nil if
-// it did.
-func (v Verdict) failure() *Failure {
-	if v.Message == "" {
-		return nil
-	}
-	return &Failure{Message: v.Message}
-}

@@ -74,6 +74,15 @@ type Verdict struct {
 	Users IDs
 }
 
+// failure is the verdict as why the step of asking did not bring a grant, nil if
+// it did.
+func (v Verdict) failure() *Failure {
+	if v.Message == "" {
+		return nil
+	}
+	return &Failure{Message: v.Message}
+}
+
 // VerdictState says whether a pod may run.
 type VerdictState int
 

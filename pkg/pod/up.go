@@ -2,8 +2,8 @@ package pod
 
 import v1 "k8s.io/api/core/v1"
 
-// Up says that all main containers run, as their statuses show it.
-func (p Pod) Up() bool {
+// AllRun says that all main containers run, as their statuses show it.
+func (p Pod) AllRun() bool {
 	for i := range p.Spec.Spec.Containers {
 		mem := p.Containers[p.Spec.Spec.Containers[i].Name]
 		if mem.Known == nil || mem.Known.State != Running || p.hooking(mem) {

@@ -56,8 +56,8 @@ func (s *Server) warnOfOpenDoors() {
 	}
 }
 
-// patience is how long the apiserver may take to say who somebody is, and then
-// what he may.
+// patience is how long the apiserver may take to say who somebody is and what he
+// may.
 const patience = 5 * time.Second
 
 // lookAtCA is how often it is seen whether the file of CAs can be used.

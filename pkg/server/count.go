@@ -27,9 +27,6 @@ func rootOf(path string) string {
 // count counts and times every request, those that are refused too. readOnly is
 // of the port that asks nobody who they are.
 func (s *Server) count(readOnly bool, h http.Handler) http.Handler {
-	if s.options.Metrics == nil {
-		return h
-	}
 	to := s.options.Metrics.Requests
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		root := rootOf(r.URL.Path)
@@ -39,15 +36,4 @@ func (s *Server) count(readOnly bool, h http.Handler) http.Handler {
 		}
 		h.ServeHTTP(w, r)
 	})
-}
-
-// measure adds the paths of the agent's own series (behaviour rows 1.20-7, 1.21-4).
-func (s *Server) measure(mux *http.ServeMux) {
-	m := s.options.Metrics
-	if m == nil {
-		return
-	}
-	mux.Handle("GET /metrics", m.Handler())
-	mux.Handle("GET /metrics/probes", m.Probes.Handler())
-	mux.Handle("/metrics/slis", m.Health.Handler())
 }

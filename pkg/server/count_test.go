@@ -51,7 +51,7 @@ func TestMetricsAreServed(t *testing.T) {
 	mux := http.NewServeMux()
 	installHealth(mux, nil)
 	mux.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/healthz", nil))
-	(&Server{options: Options{Metrics: series}}).measure(mux)
+	(&Server{options: Options{Metrics: series}}).addMetrics(mux)
 	for path, want := range map[string]string{
 		"/metrics": `kubelet_node_name{node="n1"}`, "/metrics/slis": `kubernetes_healthcheck{name="ping",type="healthz"}`,
 		"/metrics/probes": `prober_probe_total{container="",namespace="",pod="web",pod_uid="",probe_type="",result="successful"}`,

@@ -83,7 +83,7 @@ func (q *logQuery) addTimes(given url.Values) error {
 			return fmt.Errorf("%sTime: %w", option, err)
 		}
 		times[i] = t
-		q.options = append(q.options, "--"+option+"="+t.UTC().Format("2006-01-02 15:04:05"))
+		q.options = append(q.options, "--"+option+"="+t.UTC().Format("2006-01-02 15:04:05 UTC"))
 	}
 	if !times[0].IsZero() && !times[1].IsZero() && times[0].After(times[1]) {
 		return errors.New("untilTime: must be after sinceTime")

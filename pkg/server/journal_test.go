@@ -44,7 +44,7 @@ func TestLogQuery(t *testing.T) {
 		"/logs/?query=web":                   "[--utc]\n[--no-pager]\n[--output=short-precise]\n[--unit=web]\n",
 		"/logs/?query=web&query=web.service": "[--utc]\n[--no-pager]\n[--output=short-precise]\n[--unit=web]\n[--unit=web.service]\n",
 		"/logs/?query=web&sinceTime=2026-01-02T03:04:05%2B01:00&untilTime=2026-01-03T00:00:00Z&tailLines=7&boot=-1&pattern=" + url.QueryEscape("a b|$(reboot)"): "[--utc]\n[--no-pager]\n[--output=short-precise]\n" +
-			"[--since=2026-01-02 02:04:05]\n[--until=2026-01-03 00:00:00]\n[--lines=7]\n[--boot=-1]\n[--grep=a b|$(reboot)]\n[--unit=web]\n",
+			"[--since=2026-01-02 02:04:05 UTC]\n[--until=2026-01-03 00:00:00 UTC]\n[--lines=7]\n[--boot=-1]\n[--grep=a b|$(reboot)]\n[--unit=web]\n",
 		"/logs/?query=old":             "of old",
 		"/logs/?query=/file":           "content",
 		"/logs/?query=nothing":         "\nlog not found for nothing\n",

@@ -36,6 +36,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/pkg/config"
 	"github.com/nodeagent/nodeagent/pkg/cri"
+	"github.com/nodeagent/nodeagent/pkg/metrics"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 )
 
@@ -229,6 +230,7 @@ func newKit(t *testing.T) *kit {
 		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil },
 		Tokens:      k.reviewer.client(t), Rights: k.reviewer.client(t), Pods: k.stub, Runtime: k.stub, UI: http.NotFoundHandler(),
 		Process: Process{Flags: map[string]string{"v": "2"}, Level: &k.level, Root: t.TempDir()},
+		Metrics: metrics.New(metrics.Build{}),
 		Log:     slog.New(slog.NewTextHandler(k.logged, &slog.HandlerOptions{Level: &k.level})),
 	}
 	return k

@@ -64,7 +64,7 @@ func (s *Server) show(w http.ResponseWriter, r *http.Request, p pod.Pod, c *pod.
 	log := logs.Log{Path: path}
 	if o.Follow && c.State == pod.Running {
 		over := s.over(ctx, p.UID(), ended(c))
-		defer func() { <-over }()
+		defer func() { <-over }() // after cancel
 		log.Ended = over
 	}
 	defer cancel()

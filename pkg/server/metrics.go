@@ -13,6 +13,16 @@ type Cadvisor interface {
 	Scrape(context.Context) *exposition.Cadvisor
 }
 
+// addMetrics adds the paths of all series (behaviour row 1.20-7).
+func (s *Server) addMetrics(mux *http.ServeMux) {
+	mux.HandleFunc("GET /metrics/cadvisor", s.cadvisor)
+	mux.HandleFunc("GET /metrics/resource", s.resource)
+	m := s.options.Metrics
+	mux.Handle("GET /metrics", m.Handler())
+	mux.Handle("GET /metrics/probes", m.Probes.Handler())
+	mux.Handle("GET /metrics/slis", m.Health.Handler())
+}
+
 // cadvisor is what all cgroups use, for Prometheus (behaviour row 1.21-6).
 func (s *Server) cadvisor(w http.ResponseWriter, r *http.Request) {
 	scrape := s.options.Cadvisor.Scrape(r.Context())

@@ -289,7 +289,7 @@ func TestReadOnlyPort(t *testing.T) {
 	for request, want := range map[string]int{
 		"GET /healthz": 200, "GET /healthz/ping": 200, "GET /pods": 200, "POST /pods": 405, "GET /runningpods/": 405, "GET /configz": 404,
 		"POST /exec/ns/web/main": 405, "GET /logs/": 405, "GET /debug/pprof/": 405, "PUT /debug/flags/v": 404, "GET /": 404, "GET //exec": 301, "GET /flagz": 404,
-		"POST /checkpoint/ns/web/main": 404,
+		"POST /checkpoint/ns/web/main": 404, "GET /metrics/slis": 200, "DELETE /metrics/slis": 405,
 	} {
 		method, path, _ := strings.Cut(request, " ")
 		w := httptest.NewRecorder()

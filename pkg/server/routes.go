@@ -12,6 +12,7 @@ import (
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	s.addReadable(mux)
+	mux.Handle("DELETE /metrics/slis", s.options.Metrics.Health.Handler()) // begins them anew
 	k := s.options.Config
 	if !*k.EnableDebuggingHandlers {
 		addDisabled(mux)
@@ -28,7 +29,7 @@ func (s *Server) routes() http.Handler {
 	s.addStreams(mux)
 	s.addProcess(mux)
 	s.addLogs(mux)
-	s.addZPages(mux) // last: they list the others
+	s.addZPages(mux)
 	return mux
 }
 
@@ -55,9 +56,7 @@ func (s *Server) addReadable(mux *http.ServeMux) {
 	mux.HandleFunc("GET /pods", s.pods)
 	mux.HandleFunc("GET /stats/summary", s.summary)
 	mux.HandleFunc("POST /stats/summary", s.summary)
-	s.measure(mux)
-	mux.HandleFunc("GET /metrics/cadvisor", s.cadvisor)
-	mux.HandleFunc("GET /metrics/resource", s.resource)
+	s.addMetrics(mux)
 }
 
 func disabled(text string) http.HandlerFunc {

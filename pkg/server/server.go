@@ -57,7 +57,7 @@ type Options struct {
 	// Health are the checks of /healthz beside ping, by name.
 	Health  []Check
 	Process Process
-	// Metrics are the agent's own series, nil for none.
+	// Metrics are the agent's own series.
 	Metrics *metrics.Series
 	// Tracer makes a span of every request that was let in; nil for none.
 	Tracer *trace.Tracer

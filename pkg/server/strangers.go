@@ -34,7 +34,7 @@ func (s *strangers) Accept() (net.Conn, error) {
 	p := &peer{Conn: c, of: s}
 	p.host, _, _ = net.SplitHostPort(c.RemoteAddr().String())
 	if out := s.enter(p); out != nil {
-		_ = out.Close() // it reads of it
+		_ = out.Close() // who reads from it learns of it
 	}
 	return p, nil
 }

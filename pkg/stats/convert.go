@@ -8,9 +8,9 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/cri"
 )
 
-// unlimited is from where a limit in bytes is none: the kernel rounds the
-// greatest there is.
-const unlimited = 1 << 62
+// Unlimited is from where a limit is none: the kernel rounds the greatest there
+// is.
+const Unlimited = 1 << 62
 
 func cpuStats(c Container) *statsapi.CPUStats {
 	return &statsapi.CPUStats{
@@ -25,7 +25,7 @@ func memoryStats(c Container) *statsapi.MemoryStats {
 		Time: metav1.NewTime(c.Stats.Timestamp), UsageBytes: &m.Usage, WorkingSetBytes: &m.WorkingSet, RSSBytes: &m.RSS,
 		PageFaults: &m.HierarchicalData.Pgfault, MajorPageFaults: &m.HierarchicalData.Pgmajfault, PSI: pressure(&m.PSI),
 	}
-	if c.Spec.Memory.Limit < unlimited {
+	if c.Spec.Memory.Limit < Unlimited {
 		available := less(c.Spec.Memory.Limit, m.WorkingSet)
 		out.AvailableBytes = &available
 	}
@@ -34,7 +34,7 @@ func memoryStats(c Container) *statsapi.MemoryStats {
 
 func swapStats(c Container) *statsapi.SwapStats {
 	out := &statsapi.SwapStats{Time: metav1.NewTime(c.Stats.Timestamp), SwapUsageBytes: &c.Stats.Memory.Swap}
-	if c.Spec.Memory.SwapLimit < unlimited {
+	if c.Spec.Memory.SwapLimit < Unlimited {
 		available := less(c.Spec.Memory.SwapLimit, c.Stats.Memory.Swap)
 		out.SwapAvailableBytes = &available
 	}

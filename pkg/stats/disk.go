@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
+	"github.com/nodeagent/nodeagent/pkg/cri"
 	"github.com/nodeagent/nodeagent/pkg/pod"
 	"github.com/nodeagent/nodeagent/pkg/volumes"
 )
@@ -194,7 +195,13 @@ func with(fs statsapi.FsStats, at time.Time, bytes, inodes uint64) *statsapi.FsS
 	return &fs
 }
 
-// logsOf is the folder of a pod's logs (behaviour row 1.11-1).
-func (s *Stats) logsOf(p *v1.Pod) string {
-	return filepath.Join(s.options.LogsDir, p.Namespace+"_"+p.Name+"_"+string(p.UID))
+// logsIn counts the files that lie in the pod's folder of logs, or in the one of
+// a container in it, and what they take. Before the first line is printed there
+// may be no such folder.
+func (s *Stats) logsIn(p *v1.Pod, container string) (bytes, count uint64, err error) {
+	folder, err := cri.LogFolder(p.Namespace, p.Name, p.UID)
+	if err != nil {
+		return 0, 0, err
+	}
+	return filesIn(filepath.Join(s.options.LogsDir, folder, container))
 }

@@ -2,6 +2,7 @@ package stats
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"time"
 )
@@ -26,6 +27,20 @@ type kept[T any] struct {
 
 func newKept[T any](fresh, old time.Duration, read func(context.Context, T) (T, error)) *kept[T] {
 	return &kept[T]{fresh: fresh, old: old, read: read, next: make(chan struct{}), wanted: make(chan struct{}, 1)}
+}
+
+// telling has the log say why something could not be found out: once, until it can
+// be again. What was known before is told meanwhile.
+func telling[T any](log *slog.Logger, what string, read func(context.Context, T) (T, error)) func(context.Context, T) (T, error) {
+	told := false
+	return func(ctx context.Context, known T) (T, error) {
+		value, err := read(ctx, known)
+		if err != nil && !told && ctx.Err() == nil {
+			log.Warn("figures of the disk are old or missing: "+what, "error", err)
+		}
+		told = err != nil
+		return value, err
+	}
 }
 
 // get is what is known, waiting no longer than that. ageOf may be nil: then what

@@ -3,6 +3,8 @@ package stats
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -77,4 +79,20 @@ func TestKeptGivesUpWaiting(t *testing.T) {
 		cancel()
 		<-done
 	})
+}
+
+// TestTelling: what can't be found out is told of once, and again when it could
+// be in between.
+func TestTelling(t *testing.T) {
+	var log strings.Builder
+	results := []error{errors.New("first"), errors.New("second"), nil, errors.New("third")}
+	read := telling(slog.New(slog.NewTextHandler(&log, nil)), "nobody says", func(_ context.Context, n int) (int, error) { return n + 1, results[n] })
+	for n := range results {
+		if got, err := read(t.Context(), n); got != n+1 || err != results[n] {
+			t.Errorf("%d: %d %v", n, got, err)
+		}
+	}
+	if text := log.String(); strings.Count(text, "nobody says") != 2 || !strings.Contains(text, "first") || !strings.Contains(text, "third") {
+		t.Error(text)
+	}
 }

@@ -1,10 +1,6 @@
 package stats
 
-import (
-	"path/filepath"
-
-	"github.com/nodeagent/nodeagent/pkg/metrics"
-)
+import "github.com/nodeagent/nodeagent/pkg/metrics"
 
 // Logs are what the logs of running containers take on disk now, for the metrics
 // (behaviour row 1.21-7). Those without a folder yet are left out.
@@ -12,7 +8,7 @@ func (s *Stats) Logs() []metrics.Log {
 	var out []metrics.Log
 	for _, p := range s.live() {
 		for _, c := range running(p) {
-			bytes, _, err := filesIn(filepath.Join(s.logsOf(p.Spec), c.Name))
+			bytes, _, err := s.logsIn(p.Spec, c.Name)
 			if err != nil {
 				continue
 			}

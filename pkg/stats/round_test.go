@@ -33,7 +33,7 @@ func TestFiguresOfV2(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
-	if spec := main.Spec; spec.Memory.Limit < unlimited || spec.Memory.SwapLimit != 8192 || spec.Cpu.Quota != 50000 || spec.Cpu.Period != 100000 ||
+	if spec := main.Spec; spec.Memory.Limit < Unlimited || spec.Memory.SwapLimit != 8192 || spec.Cpu.Quota != 50000 || spec.Cpu.Period != 100000 ||
 		spec.Cpu.Limit != 2597 || spec.Processes.Limit != 100 {
 		t.Errorf("limits: %+v", spec)
 	}

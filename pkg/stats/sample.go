@@ -36,7 +36,7 @@ type Container struct {
 	// ID of the container or sandbox in the runtime, "" of others.
 	ID string
 	// Name of the container in its pod, "" of what is none. Of KindSystem it is
-	// the name that /stats/summary gives it: kubelet, runtime, misc, pods.
+	// the name that /stats/summary gives it: kubelet, runtime, misc.
 	Name string
 	// Image that the container was asked for with.
 	Image string
@@ -45,8 +45,9 @@ type Container struct {
 	// Namespace, Pod and UID are of the pod, "" of what belongs to none.
 	Namespace, Pod string
 	UID            types.UID
-	// Started is when the container was made by the runtime (CRI createdAt); of
-	// other cgroups it is Spec.CreationTime.
+	// Started is when the runtime made the container or the pod's sandbox (CRI
+	// createdAt), when the machine or the agent came up, or of other cgroups as
+	// early as is known. Spec.CreationTime is the same.
 	Started time.Time
 	// Spec is what the cgroup is limited to, and what it has figures of.
 	Spec *info.ContainerSpec

@@ -81,13 +81,15 @@ func New(o Options) (*Stats, error) {
 		return nil, fmt.Errorf("stats: %w", err)
 	}
 	s := &Stats{Sampler: sampler, options: o}
-	s.usage = newKept(runtimeFresh, runtimeOld, func(ctx context.Context, _ map[string]cri.Usage) (map[string]cri.Usage, error) {
-		return o.Runtime.Usage(ctx)
-	})
-	s.images = newKept(runtimeFresh, runtimeOld, func(ctx context.Context, _ imageFS) (fs imageFS, err error) {
-		fs.images, fs.containers, err = o.Runtime.ImageFS(ctx)
-		return fs, err
-	})
+	s.usage = newKept(runtimeFresh, runtimeOld, telling(o.Log, "the runtime does not say what containers take of the disk",
+		func(ctx context.Context, _ map[string]cri.Usage) (map[string]cri.Usage, error) {
+			return o.Runtime.Usage(ctx)
+		}))
+	s.images = newKept(runtimeFresh, runtimeOld, telling(o.Log, "the runtime does not say what images take of the disk",
+		func(ctx context.Context, _ imageFS) (fs imageFS, err error) {
+			fs.images, fs.containers, err = o.Runtime.ImageFS(ctx)
+			return fs, err
+		}))
 	s.sizes = newKept(o.VolumePeriod, 10*o.VolumePeriod, s.measure)
 	return s, nil
 }

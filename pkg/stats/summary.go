@@ -118,7 +118,6 @@ func (v *view) nodeDisks(ctx context.Context, n *statsapi.NodeStats) {
 	n.Fs, n.Rlimit = v.root, processes(v.now)
 	images, err := v.stats.images.get(ctx, firstWait, nil)
 	if err != nil && images == (imageFS{}) {
-		v.stats.options.Log.Debug("the image file system is not known", "error", err)
 		return
 	}
 	n.Runtime = &statsapi.RuntimeStats{ImageFs: v.disk(images.images), ContainerFs: v.disk(images.containers)}
@@ -191,9 +190,7 @@ func (v *view) pod(p pod.Pod) statsapi.PodStats {
 // containerDisks adds the writable layer, as the runtime counted it, and the logs.
 func (v *view) containerDisks(p *v1.Pod, instance pod.Container, out *statsapi.ContainerStats) {
 	out.Rootfs = v.disk(v.usage[instance.ID].Layer)
-	// Before the first line is printed there may be no folder, and no log.
-	bytes, count, err := filesIn(filepath.Join(v.stats.logsOf(p), instance.Name))
-	if err == nil {
+	if bytes, count, err := v.stats.logsIn(p, instance.Name); err == nil {
 		out.Logs = with(*v.root, v.now, bytes, count)
 	}
 }
@@ -217,7 +214,7 @@ func (v *view) ephemeral(p *v1.Pod, out *statsapi.PodStats) *statsapi.FsStats {
 			add(&out.VolumeStats[i].FsStats)
 		}
 	}
-	if b, n, err := filesIn(v.stats.logsOf(p)); err == nil {
+	if b, n, err := v.stats.logsIn(p, ""); err == nil {
 		bytes, inodes = bytes+b, inodes+n
 	}
 	var st unix.Stat_t

@@ -106,7 +106,7 @@ func (s *Sampler) one(r *reader, u *unit, c Container, d Depth) reading {
 	switch {
 	case d == Full:
 		f.rest(r, c.Stats)
-		if spec.Processes.Limit < unlimited {
+		if spec.Processes.Limit < Unlimited {
 			c.Stats.Processes.ThreadsMax = spec.Processes.Limit // without one it is 0
 		}
 	case c.Kind == KindContainer:

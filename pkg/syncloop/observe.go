@@ -193,7 +193,7 @@ func (w *stopwatch) start(p *pod.Pod, now time.Time) {
 	}
 	if w.up.IsZero() {
 		w.rest(p, now)
-		if p.Phase != v1.PodRunning || !p.Up() {
+		if p.Phase != v1.PodRunning || !p.AllRun() {
 			return
 		}
 		w.up = now

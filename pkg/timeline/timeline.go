@@ -233,8 +233,8 @@ func lanes(all []Span, end time.Time) []Span {
 			s.Ended = end
 		}
 		base := s.Lane
-		for n := '2'; busy[s.Lane].After(s.Began); n++ {
-			s.Lane = base + " " + string(n)
+		for n := 2; busy[s.Lane].After(s.Began); n++ {
+			s.Lane = fmt.Sprintf("%s %d", base, n)
 		}
 		if !slices.Contains(names, s.Lane) {
 			names = append(names, s.Lane)

@@ -138,3 +138,16 @@ func TestAll(t *testing.T) {
 		}
 	}
 }
+
+// TestManyLanes: of many things at once each lane has its number.
+func TestManyLanes(t *testing.T) {
+	var steps []pod.Step
+	for i := range 12 {
+		steps = append(steps, took(pod.Remove, "", i, 100+i))
+	}
+	steps = append(steps, took(pod.RunSandbox, "", 120, 150))
+	spans := Of(value(pod.Launch{Found: true, Began: at(0), Reached: pod.Reached{Over: at(150)}, Steps: steps}), pod.Node{}, at(200)).Starts[0].Spans
+	if lane := spans[11].Lane; lane != "removal 12" {
+		t.Errorf("the twelfth lane is %q", lane)
+	}
+}

@@ -108,16 +108,14 @@ func ofSpec(name, help string, values func(*rows, *info.ContainerSpec)) family {
 	return family{head: head{name: name, help: help, kind: gauge}, spec: values}
 }
 
-// memorySpec is for a bound on memory; beyond unlimited, which the kernel rounds,
-// there is none.
+// memorySpec is for a bound on memory; 0 is none.
 func memorySpec(name, help string, value func(*info.MemorySpec) uint64) family {
-	const unlimited = 1 << 62
 	return ofSpec(name, help, func(r *rows, s *info.ContainerSpec) {
 		if !s.HasMemory {
 			return
 		}
 		v := value(&s.Memory)
-		if v > unlimited {
+		if v >= stats.Unlimited {
 			v = 0
 		}
 		r.add(float64(v))

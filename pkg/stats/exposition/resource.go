@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"io"
 	"slices"
-
 	"time"
 
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"

@@ -62,15 +62,18 @@ func (s *Source) Scrape(ctx context.Context) *Cadvisor {
 // machineInfo is without a time: it holds whenever it is asked for.
 func (s *Source) machineInfo() (*info.MachineInfo, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.machine != nil {
-		return s.machine, nil
+	known := s.machine
+	s.mu.Unlock()
+	if known != nil {
+		return known, nil
 	}
 	m, err := machine.Info(sysfs.NewRealSysFs(), noDisks{}, true)
 	if err != nil {
 		return nil, fmt.Errorf("look at the machine: %w", err)
 	}
 	m.Timestamp = time.Time{}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.machine = m
 	return m, nil
 }
