@@ -81,7 +81,7 @@ func blockerLine(p timeline.Pod, now time.Time) string {
 	if b == nil {
 		return "waits for nothing"
 	}
-	line := fmt.Sprintf("waits for %s, since %s (%s)", strings.Join(strings.Fields(b.What), " "),
+	line := fmt.Sprintf("waits for %s, since %s (%s)", oneLine(b.What),
 		b.Since.Local().Format(time.TimeOnly), rough(now.Sub(b.Since)))
 	if p.Stuck {
 		line = "stuck: " + line
@@ -98,6 +98,10 @@ func blockerLine(p timeline.Pod, now time.Time) string {
 	}
 	return line
 }
+
+// oneLine is what others say in one line: a container's last words could be
+// written like lines of ours.
+func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 
 // rough is a duration with as many digits as people care for.
 func rough(d time.Duration) string {
@@ -122,14 +126,14 @@ func printExplain(w io.Writer, p explained, now time.Time) {
 		fmt.Fprintf(w, ", address %s", p.Status.PodIP)
 	}
 	if p.Status.Reason != "" {
-		fmt.Fprintf(w, ", %s: %s", p.Status.Reason, p.Status.Message)
+		fmt.Fprintf(w, ", %s: %s", p.Status.Reason, oneLine(p.Status.Message))
 	}
 	fmt.Fprintln(w)
 	for _, list := range [][]v1.ContainerStatus{p.Status.InitContainerStatuses, p.Status.ContainerStatuses, p.Status.EphemeralContainerStatuses} {
 		for _, c := range list {
 			fmt.Fprintf(w, "          %s: %s, ready %t, %d restarts\n", c.Name, containerState(c.State), c.Ready, c.RestartCount)
 			if last := c.LastTerminationState.Terminated; last != nil {
-				fmt.Fprintf(w, "          %s, before: exit code %d, %s %s\n", c.Name, last.ExitCode, last.Reason, last.Message)
+				fmt.Fprintf(w, "          %s, before: exit code %d, %s %s\n", c.Name, last.ExitCode, last.Reason, oneLine(last.Message))
 			}
 		}
 	}
@@ -137,7 +141,7 @@ func printExplain(w io.Writer, p explained, now time.Time) {
 		fmt.Fprintf(w, "doing     %s for %s (%s)\n", d.Step, now.Sub(d.Since).Round(time.Millisecond), d.Why)
 	}
 	for _, reason := range p.Waits {
-		fmt.Fprintf(w, "waits for %s\n", reason)
+		fmt.Fprintf(w, "waits for %s\n", oneLine(reason))
 	}
 	if n := len(p.Timeline.Starts); n > 0 {
 		printStart(w, p.Timeline.Starts[n-1], width())
@@ -151,13 +155,13 @@ func printPast(w io.Writer, p local.Pod) {
 	for _, s := range p.Steps {
 		fmt.Fprintf(w, "  %s  %10s  %s", s.Began.Local().Format("15:04:05.000"), time.Duration(s.Took).Round(10*time.Microsecond), s.Step)
 		if s.Error != "" {
-			fmt.Fprintf(w, ": %s", s.Error)
+			fmt.Fprintf(w, ": %s", oneLine(s.Error))
 		}
 		fmt.Fprintln(w)
 	}
 	fmt.Fprintln(w, "told")
 	for _, note := range p.Notes {
-		fmt.Fprintf(w, "  %s  %s %s %s", note.At.Local().Format("15:04:05.000"), note.Reason, note.Container, note.Message)
+		fmt.Fprintf(w, "  %s  %s %s %s", note.At.Local().Format("15:04:05.000"), note.Reason, note.Container, oneLine(note.Message))
 		if note.Count > 1 {
 			fmt.Fprintf(w, " (%d times)", note.Count)
 		}
@@ -172,7 +176,7 @@ func containerState(s v1.ContainerState) string {
 	case s.Terminated != nil:
 		return fmt.Sprintf("ended with exit code %d, %s", s.Terminated.ExitCode, s.Terminated.Reason)
 	case s.Waiting != nil:
-		return strings.TrimSuffix("waiting, "+s.Waiting.Reason+": "+s.Waiting.Message, ": ")
+		return strings.TrimSuffix("waiting, "+s.Waiting.Reason+": "+oneLine(s.Waiting.Message), ": ")
 	}
 	return "unknown"
 }
@@ -235,7 +239,7 @@ func printSpans(w io.Writer, s timeline.Start, rows []timeline.Span, columns int
 		}
 		fmt.Fprintf(w, "  %c %-*.*s %8s  |%s|", mark, names, names, rowName(o), rough(o.Took()), bar(o, s.Began, s.Ended.Sub(s.Began), room))
 		if o.Error != "" {
-			fmt.Fprintf(w, "\n      %s", strings.Join(strings.Fields(o.Error), " "))
+			fmt.Fprintf(w, "\n      %s", oneLine(o.Error))
 		}
 		fmt.Fprintln(w)
 	}

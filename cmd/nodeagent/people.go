@@ -75,13 +75,14 @@ func (q *question) print(v any, text func(io.Writer)) error {
 	return err
 }
 
-// visible shows control characters as a mark: what containers say and how files
-// are named must not steer the terminal of the one who looks.
+// visible shows control characters, and those that turn the direction of text
+// around, as a mark: what containers say and how files are named must not steer
+// the terminal of the one who looks, nor deceive him.
 type visible struct{ out io.Writer }
 
 func (v visible) Write(text []byte) (int, error) {
 	_, err := v.out.Write(bytes.Map(func(r rune) rune {
-		if unicode.IsControl(r) && r != '\n' && r != '\t' {
+		if unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) && r != '\n' && r != '\t' && r != '\u200c' && r != '\u200d' {
 			return unicode.ReplacementChar
 		}
 		return r
@@ -125,7 +126,7 @@ func printPods(w io.Writer, r local.Report, now time.Time) {
 		if p.Status.StartTime != nil {
 			age = duration.HumanDuration(now.Sub(p.Status.StartTime.Time))
 		}
-		fmt.Fprintf(t, "%s\t%s\t%d/%d\t%s\t%d\t%s\t%s\t%s\n", p.Namespace, p.Name, ready, len(p.Spec.Containers), pod.Word(p.Status, p.Ending), restarts, age, p.Status.PodIP, strings.Join(p.Waits, "; "))
+		fmt.Fprintf(t, "%s\t%s\t%d/%d\t%s\t%d\t%s\t%s\t%s\n", p.Namespace, p.Name, ready, len(p.Spec.Containers), pod.Word(p.Status, p.Ending), restarts, age, p.Status.PodIP, oneLine(strings.Join(p.Waits, "; ")))
 	}
 	t.Flush()
 	if r.Node.Runtime != "" {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -109,6 +110,7 @@ func TestReadOptions(t *testing.T) {
 		"Limit":        {v1.PodLogOptions{LimitBytes: n(5)}, "0\n1\n2"},
 		"SinceTime":    {v1.PodLogOptions{SinceTime: &stamp}, "3\n4\n5\n"},
 		"SinceSeconds": {v1.PodLogOptions{SinceSeconds: n(60)}, ""},
+		"SinceEver":    {v1.PodLogOptions{SinceSeconds: n(math.MaxInt64)}, "0\n1\n2\n3\n4\n5\n"},
 		"Timestamps":   {v1.PodLogOptions{TailLines: n(1), Timestamps: true}, "2026-01-02T15:04:05.000000001Z 5\n"},
 		"TailAndLimit": {v1.PodLogOptions{TailLines: n(2), LimitBytes: n(1)}, "4"},
 	} {

@@ -37,7 +37,8 @@ func newSink(o v1.PodLogOptions, stdout, stderr io.Writer) *sink {
 		s.since = o.SinceTime.Time
 	}
 	if o.SinceSeconds != nil {
-		s.since = time.Now().Add(-time.Duration(*o.SinceSeconds) * time.Second)
+		const most = math.MaxInt64 / int64(time.Second) // centuries; more would turn into the future
+		s.since = time.Now().Add(-time.Duration(min(*o.SinceSeconds, most)) * time.Second)
 	}
 	if o.Stream != nil && *o.Stream == v1.LogStreamStdout {
 		s.stderr = nil

@@ -40,7 +40,7 @@ func (s *Server) front(a *access, next http.Handler) http.Handler {
 		next = s.options.Tracer.Handler(next)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.limit(w, r)
+		s.limit(w, r, a == nil)
 		out := &answer{ResponseWriter: w, began: time.Now()}
 		if s.log.Enabled(r.Context(), slog.LevelDebug) {
 			asked := *r.URL // handlers cut it
@@ -61,18 +61,26 @@ func (s *Server) front(a *access, next http.Handler) http.Handler {
 				refuse(out, r, refused.code, refused.text)
 				return
 			}
+			s.limit(w, r, true)
 		}
 		next.ServeHTTP(out, r)
 	})
 }
 
-func (s *Server) limit(w http.ResponseWriter, r *http.Request) {
+// limit bounds the time for a request, and its body. Who was not let in yet has as
+// long as for a header: over HTTP/2 he may take no answer, and hold his requests.
+func (s *Server) limit(w http.ResponseWriter, r *http.Request, letIn bool) {
 	first, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
-	if !slices.Contains(streams, first) {
-		c, at := http.NewResponseController(w), time.Now().Add(s.sizes.request)
-		_, _ = c.SetReadDeadline(at), c.SetWriteDeadline(at) // the server's own can do both
+	long := s.sizes.request
+	switch {
+	case !letIn:
+		long = s.sizes.header
+	case slices.Contains(streams, first):
+		long = s.sizes.stream
 	}
-	if r.ContentLength != 0 {
+	c, at := http.NewResponseController(w), time.Now().Add(long)
+	_, _ = c.SetReadDeadline(at), c.SetWriteDeadline(at) // the server's own can do both
+	if letIn && r.ContentLength != 0 {
 		r.Body = http.MaxBytesReader(w, r.Body, s.sizes.bodyBytes)
 	}
 }

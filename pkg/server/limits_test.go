@@ -148,7 +148,8 @@ func TestSlowCallers(t *testing.T) {
 			drip(secure(c), "POST /stats/summary HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n", "x")
 		},
 		"does not read":          func(c net.Conn) { _, _ = io.WriteString(secure(c), "GET /stats/large HTTP/1.1\r\nHost: x\r\n\r\n") },
-		"HTTP/2, no window":      func(c net.Conn) { stallHTTP2(c, k.tls(cert)) },
+		"HTTP/2, no window":      func(c net.Conn) { stallHTTP2(c, k.tls(cert), "/stats/large") },
+		"HTTP/2, a stranger":     func(c net.Conn) { stallHTTP2(c, k.tls(), "/exec/ns/pod/main") },
 		"HTTP/2, half a request": func(c net.Conn) { halfHTTP2(c, k.tls(cert)) },
 	} {
 		cut.Go(func() {
@@ -187,7 +188,7 @@ func drip(c net.Conn, begin, more string) {
 
 // h2 speaks HTTP/2 by hand: it asks for the path with the window for answers
 // that is given.
-func h2(c net.Conn, config *tls.Config, window uint32, end bool) *tls.Conn {
+func h2(c net.Conn, config *tls.Config, path string, window uint32, end bool) *tls.Conn {
 	config = config.Clone()
 	config.NextProtos = []string{"h2"}
 	t := tls.Client(c, config)
@@ -201,18 +202,18 @@ func h2(c net.Conn, config *tls.Config, window uint32, end bool) *tls.Conn {
 	if end {
 		flags |= 4 // end of headers
 	}
-	// :method GET, :scheme https, :authority x, :path /stats/large
-	frame(1, flags, 1, "\x82\x87\x41\x01x\x44\x0c/stats/large")
+	// :method GET, :scheme https, :authority x, :path
+	frame(1, flags, 1, "\x82\x87\x41\x01x\x44"+string(rune(len(path)))+path)
 	return t
 }
 
-func stallHTTP2(c net.Conn, config *tls.Config) {
-	t := h2(c, config, 0, true)
+func stallHTTP2(c net.Conn, config *tls.Config, path string) {
+	t := h2(c, config, path, 0, true)
 	_, _ = io.Copy(io.Discard, t)
 }
 
 func halfHTTP2(c net.Conn, config *tls.Config) {
-	t := h2(c, config, 65535, false)
+	t := h2(c, config, "/stats/large", 65535, false)
 	_, _ = io.Copy(io.Discard, t)
 }
 

@@ -4,7 +4,8 @@
 // without any questions: health, and what may be read, where they are configured.
 //
 // Nothing on :10250 is answered before the request is authenticated and
-// authorized, but for where a path leads that is not written plainly.
+// authorized, but for where a path leads that is not written plainly, and that
+// another site's page may ask for nothing.
 package server
 
 import (

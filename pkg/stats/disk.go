@@ -43,7 +43,7 @@ func (v *view) oldest(known map[types.UID]sizes) (age time.Duration) {
 const budget = time.Minute
 
 // measure finds out what the volumes of all live pods take. Of one that can't be
-// measured the figure before stays.
+// measured wholly the figure before stays, or the part that could be if it is more.
 func (s *Stats) measure(ctx context.Context, known map[types.UID]sizes) (map[types.UID]sizes, error) {
 	all := map[types.UID]sizes{}
 	for _, p := range s.live() {
@@ -97,8 +97,13 @@ func (s *Stats) measurePod(ctx context.Context, p pod.Pod, before sizes) (sizes,
 			now.volumes[vol.Name] = usage
 		case errors.Is(err, volumes.ErrNotMeasured):
 		default:
-			if last, ok := before.volumes[vol.Name]; ok {
-				now.volumes[vol.Name] = last
+			// What was counted until a walk was given up is the least that it takes:
+			// no pod hides what it stores by making it hard to count.
+			if last := before.volumes[vol.Name]; last.Used >= usage.Used {
+				usage = last
+			}
+			if !usage.At.IsZero() {
+				now.volumes[vol.Name] = usage
 			}
 			errs = append(errs, err)
 		}

@@ -165,7 +165,7 @@ func find(t testing.TB, all []Container, kind Kind, pod string) Container {
 func TestSampleIsWhatTheKernelSays(t *testing.T) {
 	n := newNode(t)
 	ready := filepath.Join(t.TempDir(), "ready")
-	p := n.add(t, "busy", "sh", "-c", `read x; a=$(head -c 4000000 /dev/zero | tr '\0' x); touch "$0"; while :; do :; done`, ready)
+	p := n.add(t, "busy", "sh", "-c", `read x; a=$(head -c 4000000 /dev/zero | tr '\0' x); : > "$0"; while :; do :; done`, ready)
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		if _, err := os.Stat(ready); err == nil {
 			break

@@ -34,7 +34,8 @@ var ErrNotMeasured = errors.New("volumes of this kind are not measured")
 
 // Measure counts what a mounted volume takes. A volume with a file system of its
 // own is asked for it; any other is walked through, which takes time and gives
-// way to other work.
+// way to other work. With the error of a walk that was given up comes what it had
+// counted until then.
 func (v *Volumes) Measure(ctx context.Context, p *v1.Pod, vol *v1.Volume) (Usage, error) {
 	m, ok := v.kinds[source(vol)].(measured)
 	if !ok || !pod.UsedVolumes(p)[vol.Name] {
@@ -46,7 +47,7 @@ func (v *Volumes) Measure(ctx context.Context, p *v1.Pod, vol *v1.Volume) (Usage
 		u, err = m.Measure(ctx, p.UID, vol.Name)
 	}
 	if err != nil {
-		return Usage{}, fmt.Errorf("measure volume %q of pod %s/%s: %w", vol.Name, p.Namespace, p.Name, err)
+		return u, fmt.Errorf("measure volume %q of pod %s/%s: %w", vol.Name, p.Namespace, p.Name, err)
 	}
 	return u, nil
 }

@@ -110,8 +110,12 @@ func TestMeasureStopsInTheDepths(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = parent.Close()
-	if _, err := v.Measure(t.Context(), p, &p.Spec.Volumes[0]); err == nil {
+	got, err := v.Measure(t.Context(), p, &p.Spec.Volumes[0])
+	if err == nil {
 		t.Error("counted to the end")
+	}
+	if got.InodesUsed <= deepest || got.At.IsZero() {
+		t.Errorf("nothing is told of what was counted: %+v", got)
 	}
 }
 

@@ -254,3 +254,27 @@ func BenchmarkCadvisorGzip(b *testing.B) {
 		}
 	}
 }
+
+// TestNamesThatAreWrittenAlike make one series: a scraper refuses two alike.
+func TestNamesThatAreWrittenAlike(t *testing.T) {
+	c := stats.Container{Kind: stats.KindSandbox, Spec: &info.ContainerSpec{HasNetwork: true}, Stats: &info.ContainerStats{}}
+	for _, name := range []string{"\xff", "\xfe", "eth0"} {
+		c.Stats.Network.Interfaces = append(c.Stats.Network.Interfaces, info.InterfaceStats{Name: name})
+	}
+	var out bytes.Buffer
+	if err := WriteCadvisor(&out, &Cadvisor{Containers: []stats.Container{c}}); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for line := range strings.Lines(out.String()) {
+		if series, _, ok := strings.Cut(line, "} "); ok && strings.Contains(series, "interface=") {
+			if seen[series] {
+				t.Errorf("twice: %s", series)
+			}
+			seen[series] = true
+		}
+	}
+	if len(seen) == 0 {
+		t.Error("no network")
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // kind is the type of a family.
@@ -109,10 +110,16 @@ type row struct {
 // rows are those of one family and one subject.
 type rows []row
 
-// add a series with values of the family's own labels.
+// add a series with values of the family's own labels, as they will be written:
+// interfaces of two names that aren't UTF-8 would be one series twice.
 func (r *rows) add(value float64, labels ...string) {
 	n := row{value: value}
-	copy(n.labels[:], labels)
+	for i, label := range labels {
+		if !utf8.ValidString(label) {
+			label = string([]rune(label))
+		}
+		n.labels[i] = label
+	}
 	*r = append(*r, n)
 }
 
