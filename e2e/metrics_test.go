@@ -51,24 +51,6 @@ func (s scraped) one(t *testing.T, name string, labels ...string) (value float64
 	return found[0].GetCounter().GetValue() + found[0].GetGauge().GetValue(), found[0].GetTimestampMs()
 }
 
-// series are name{label="value",...} of all that want wants.
-func (s scraped) series(want func(labels map[string]string) bool) (all []string) {
-	for name, f := range s {
-		for _, m := range f.Metric {
-			labels, text := map[string]string{}, []string{}
-			for _, l := range m.Label {
-				labels[l.GetName()] = l.GetValue()
-				text = append(text, fmt.Sprintf("%s=%q", l.GetName(), l.GetValue()))
-			}
-			if slices.Sort(text); want(labels) {
-				all = append(all, name+"{"+strings.Join(text, ",")+"}")
-			}
-		}
-	}
-	slices.Sort(all)
-	return all
-}
-
 // TestMetricsScraped: what Prometheus and metrics-server scrape of a node is what
 // the kernel says at that moment.
 func TestMetricsScraped(t *testing.T) {

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -57,3 +58,21 @@ func TestPeerMetrics(t *testing.T) {
 // kubelet has a series if they were mounted before it started, and disks that it
 // has no name for.
 var onlyTheirs = regexp.MustCompile(`device="(overlay_[^"]*|/(run|sys|tmp|mnt|dev/shm)[^"]*|)"`)
+
+// series are name{label="value",...} of all that want wants.
+func (s scraped) series(want func(labels map[string]string) bool) (all []string) {
+	for name, f := range s {
+		for _, m := range f.Metric {
+			labels, text := map[string]string{}, []string{}
+			for _, l := range m.Label {
+				labels[l.GetName()] = l.GetValue()
+				text = append(text, fmt.Sprintf("%s=%q", l.GetName(), l.GetValue()))
+			}
+			if slices.Sort(text); want(labels) {
+				all = append(all, name+"{"+strings.Join(text, ",")+"}")
+			}
+		}
+	}
+	slices.Sort(all)
+	return all
+}
