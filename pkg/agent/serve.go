@@ -46,7 +46,7 @@ func (a *Agent) api(p *parts, root string) (*api, error) {
 // secure adds what the node shows of itself, and whom it asks about others.
 func (a *Agent) secure(o *server.Options, out *api, to *cluster, counts *metrics.Certificate) error {
 	k := &a.config.Kubelet
-	serving := credentials.ServingOptions{NodeName: a.config.Node.Name, HostName: a.config.Node.Name,
+	serving := credentials.ServingOptions{NodeName: a.config.Node.Name,
 		CertDir: a.config.Paths.CertDir, CertFile: k.TLSCertFile, KeyFile: k.TLSPrivateKeyFile, Log: a.log, Metrics: counts}
 	if to != nil {
 		var err error

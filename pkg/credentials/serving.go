@@ -35,7 +35,6 @@ var servingKind = kind{name: "server", signer: certificatesv1.KubeletServingSign
 // ServingOptions say where the certificate of the agent's own server comes from.
 type ServingOptions struct {
 	NodeName string
-	HostName string // in a certificate that is signed by nobody else
 	CertDir  string // made with mode 0700
 	CertFile string // tlsCertFile; read again when it changes
 	KeyFile  string // tlsPrivateKeyFile
@@ -100,7 +99,7 @@ func (s *Serving) sign(pair [2]string) error {
 	if old, err := readPair(pair); err == nil && time.Now().Before(old.Leaf.NotAfter) {
 		return nil
 	}
-	cert, key, err := certutil.GenerateSelfSignedCertKey(s.options.HostName, nil, nil)
+	cert, key, err := certutil.GenerateSelfSignedCertKey(s.options.NodeName, nil, nil)
 	if err != nil {
 		return err
 	}

@@ -54,18 +54,18 @@ func (b *bed) serving(o ServingOptions) *Serving {
 // it.
 func TestSelfSigned(t *testing.T) {
 	b := newBed(t)
-	first := shown(t, b.serving(ServingOptions{HostName: "host-1"}))
-	if first == nil || first.VerifyHostname("host-1") != nil {
+	first := shown(t, b.serving(ServingOptions{}))
+	if first == nil || first.VerifyHostname(nodeName) != nil {
 		t.Fatalf("shown: %v", first)
 	}
 	if m := mode(t, filepath.Join(b.opts.CertDir, "kubelet.key")); m != 0o600 {
 		t.Errorf("the key has mode %o", m)
 	}
-	if again := shown(t, b.serving(ServingOptions{HostName: "host-1"})); !first.Equal(again) {
+	if again := shown(t, b.serving(ServingOptions{})); !first.Equal(again) {
 		t.Error("another certificate after a restart")
 	}
 	b.write("pki/kubelet.key", nil)
-	if again := shown(t, b.serving(ServingOptions{HostName: "host-1"})); again == nil || again.Equal(first) {
+	if again := shown(t, b.serving(ServingOptions{})); again == nil || again.Equal(first) {
 		t.Error("the certificate of a key that is gone")
 	}
 }
