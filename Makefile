@@ -32,7 +32,7 @@ test: ## everything: lint, unit, simulation, race, e2e on real containerd
 	@hack/test
 
 unit: ## unit tests and golden scripts
-	$(GO) test -timeout $(PATIENCE) ./cmd/... ./pkg/... .
+	NODEAGENT_SEEDS=100 $(GO) test -timeout $(PATIENCE) ./cmd/... ./pkg/... .
 
 sim: ## the simulation: SEEDS=2000 runs of the loop against a faulty runtime
 	NODEAGENT_SEEDS=$(or $(SEEDS),2000) $(GO) test ./pkg/syncloop -run TestSimulation -count=1 -timeout $(PATIENCE)

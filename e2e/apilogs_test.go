@@ -19,7 +19,7 @@ import (
 // runs for the second time; its fourth prints on demand until told to end.
 const talk = `{"kind":"Pod","apiVersion":"v1","metadata":{"name":"talk"},"spec":{"terminationGracePeriodSeconds":1,"volumes":[{"name":"v","emptyDir":{}}],"containers":[
 {"name":"many","image":"` + lab.BusyboxImage + `","command":["sh","-c","for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do echo line $i; done; exec sleep 10000"]},
-{"name":"both","image":"` + lab.BusyboxImage + `","command":["sh","-c","echo out; echo err >&2; exec sleep 10000"]},
+{"name":"both","image":"` + lab.BusyboxImage + `","command":["sh","-c","echo out; sleep 1; echo err >&2; exec sleep 10000"]},
 {"name":"again","image":"` + lab.BusyboxImage + `","volumeMounts":[{"name":"v","mountPath":"/v"}],"command":["sh","-c","echo x >> /v/n; echo run $(wc -l < /v/n); [ $(wc -l < /v/n) = 2 ] && exec sleep 10000"]},
 {"name":"slow","image":"` + lab.BusyboxImage + `","volumeMounts":[{"name":"v","mountPath":"/v"}],"command":["sh","-c","echo begun; while sleep 0.2; do if [ -e /v/say ]; then echo said; rm /v/say; fi; [ -e /v/end ] && exit 0; done"]}]}}`
 
@@ -30,6 +30,12 @@ func TestAPILogs(t *testing.T) {
 	j.create(talk)
 	p := j.waitPod("talk", "runs as it should", func(p *v1.Pod) bool {
 		return podReady(p) && len(p.Status.ContainerStatuses) == 4 && p.Status.ContainerStatuses[0].RestartCount == 1
+	})
+	j.eventually("the second has printed all", time.Minute, func() error {
+		if out := j.kubectl("logs", "talk", "-c", "both"); !strings.Contains(out, "err") {
+			return fmt.Errorf("got %q", out)
+		}
+		return nil
 	})
 	want := func(text string, args ...string) {
 		t.Helper()

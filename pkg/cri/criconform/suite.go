@@ -228,11 +228,25 @@ func (b *bed) life() {
 	}
 }
 
+// speaks waits until a main container has printed something.
+func (b *bed) speaks(folder, file string) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		path := filepath.Join(b.env.Options.Pods.LogsDir, folder, "main", file)
+		if raw, err := os.ReadFile(path); err == nil && len(raw) > 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			b.Fatalf("nothing is in %s", path)
+		}
+	}
+}
+
 // stop ends by the signal what heeds it, by force what does not.
 func (b *bed) stop() {
-	p := b.pod("stop", `trap "exit 3" TERM; while :; do sleep 0.05; done`)
+	p := b.pod("stop", `trap "exit 3" TERM; echo ready; while :; do sleep 0.05; done`)
 	s := b.sandbox(p)
 	k := b.start(p, s, 0)
+	b.speaks("conform_stop_conform-stop", "0.log")
 	b.must(b.client.Stop(b.ctx, k.ID, 20*time.Second))
 	if end := b.ended(p, k.ID); end.ExitCode != 3 {
 		b.Errorf("a container that heeds TERM ends with %d, want 3", end.ExitCode)
@@ -243,8 +257,9 @@ func (b *bed) stop() {
 	b.must(b.client.StopSandbox(b.ctx, "no-such-sandbox"))
 	b.must(b.client.RemoveSandbox(b.ctx, "no-such-sandbox"))
 
-	p.Spec.Containers[0].Command[2] = `trap "" TERM; while :; do sleep 0.05; done`
+	p.Spec.Containers[0].Command[2] = `trap "" TERM; echo ready; while :; do sleep 0.05; done`
 	k = b.start(p, s, 1)
+	b.speaks("conform_stop_conform-stop", "1.log")
 	began := time.Now()
 	b.must(b.client.Stop(b.ctx, k.ID, time.Second))
 	if end := b.ended(p, k.ID); end.ExitCode != 137 || time.Since(began) < time.Second {
