@@ -15,9 +15,7 @@ import (
 // series is what the node's own series show at a path, through the apiserver.
 func (j *joined) series(path string) map[string]float64 {
 	j.t.Helper()
-	text, err := j.plane.Kubectl("get", "--raw", "/api/v1/nodes/"+j.Node+"/proxy"+path)
-	j.must(err)
-	return metricstest.Parse(text)
+	return metricstest.Parse(j.proxied(path))
 }
 
 // TestMetrics: the agent's own series move with what it does: a pod starts, is
@@ -62,9 +60,7 @@ func TestMetrics(t *testing.T) {
 	if got := j.series("/metrics/slis"); got[`kubernetes_healthcheck{name="ping",type="healthz"}`] != 0 {
 		t.Errorf("health before anybody asked: %v", got)
 	}
-	if _, err := j.plane.Kubectl("get", "--raw", "/api/v1/nodes/"+j.Node+"/proxy/healthz"); err != nil {
-		t.Error(err)
-	}
+	j.proxied("/healthz")
 	got := j.series("/metrics/slis")
 	for _, check := range []string{"ping", "syncloop", "log"} {
 		if got[fmt.Sprintf(`kubernetes_healthcheck{name=%q,type="healthz"}`, check)] != 1 {

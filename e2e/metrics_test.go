@@ -24,10 +24,8 @@ type scraped map[string]*dto.MetricFamily
 // does.
 func (j *joined) scrape(path string) scraped {
 	j.t.Helper()
-	out, err := j.plane.Kubectl("get", "--raw", "/api/v1/nodes/"+j.Node+"/proxy"+path)
-	j.must(err)
 	parser := expfmt.NewTextParser(model.LegacyValidation)
-	families, err := parser.TextToMetricFamilies(strings.NewReader(out))
+	families, err := parser.TextToMetricFamilies(strings.NewReader(j.proxied(path)))
 	j.must(err)
 	return families
 }

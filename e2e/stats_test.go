@@ -71,8 +71,7 @@ func (j *joined) meter() {
 // summary asks the node, through the apiserver.
 func (j *joined) summary(query string) (s statsapi.Summary, raw map[string]any) {
 	j.t.Helper()
-	out, err := j.plane.Kubectl("get", "--raw", "/api/v1/nodes/"+j.Node+"/proxy/stats/summary"+query)
-	j.must(err)
+	out := j.proxied("/stats/summary" + query)
 	j.must(json.Unmarshal([]byte(out), &s))
 	j.must(json.Unmarshal([]byte(out), &raw))
 	return s, raw

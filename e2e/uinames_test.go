@@ -30,8 +30,9 @@ type evilNode struct {
 	log string
 }
 
-func (n *evilNode) Pods() []pod.Pod { return []pod.Pod{n.pod} }
-func (n *evilNode) Node() pod.Node  { return pod.Node{Name: evil, Network: evil, Runtime: evil} }
+func (n *evilNode) Pods() []pod.Pod                                              { return []pod.Pod{n.pod} }
+func (n *evilNode) Node() pod.Node                                               { return pod.Node{Name: evil, Network: evil, Runtime: evil} }
+func (n *evilNode) Await(ctx context.Context, _ types.UID, _ func(pod.Pod) bool) { <-ctx.Done() }
 func (n *evilNode) Problems() []source.Problem {
 	return []source.Problem{{Origin: "javascript:alert(3)", Field: evil, Message: evil}}
 }

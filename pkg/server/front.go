@@ -50,11 +50,11 @@ func (s *Server) front(a *access, next http.Handler) http.Handler {
 			astray(out, r, to)
 			return
 		}
-		if a != nil && foreign(r) {
-			refuse(out, r, http.StatusForbidden, "Another site's page has asked for this.")
-			return
-		}
 		if a != nil {
+			if foreign(r) {
+				refuse(out, r, http.StatusForbidden, "Another site's page has asked for this.")
+				return
+			}
 			who, refused := a.judge(r)
 			out.user, out.why = who, refused.why
 			if refused.code != 0 {

@@ -37,9 +37,6 @@ type Network struct {
 	Out uint64    `json:"out"`
 }
 
-// unlimited is from where a limit in bytes is none.
-const unlimited = 1 << 62
-
 // figures answers what all pods use, and with pod more of that one.
 func (s *site) figures(w http.ResponseWriter, r *http.Request) {
 	if s.Stats == nil {
@@ -75,7 +72,7 @@ func use(c stats.Container) Use {
 		milli := float64(*c.NanoCores) / 1e6
 		u.CPU = &milli
 	}
-	if c.Spec.Memory.Limit < unlimited {
+	if c.Spec.Memory.Limit < stats.Unlimited {
 		u.Limit = c.Spec.Memory.Limit
 	}
 	return u

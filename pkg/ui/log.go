@@ -10,6 +10,7 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodeagent/nodeagent/pkg/logs"
 	"github.com/nodeagent/nodeagent/pkg/pod"
@@ -23,7 +24,6 @@ const (
 	logTail    = int64(500)
 	logBytes   = int64(8 << 20)
 	logStall   = 30 * time.Second
-	endCheck   = time.Second
 )
 
 // log streams the last lines of a container's newest instance, or with previous
@@ -107,19 +107,10 @@ func (s *site) ended(ctx context.Context, uid, container, id string) <-chan stru
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		tick := time.NewTicker(endCheck)
-		defer tick.Stop()
-		for {
-			i, err := s.instance(uid, container, false)
-			if err != nil || i.ID != id || i.State != pod.Running {
-				return
-			}
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-		}
+		s.Pods.Await(ctx, types.UID(uid), func(p pod.Pod) bool {
+			i, err := pod.LogOf(p, s.Pods.Node(), time.Now(), container, false)
+			return err != nil || i.ID != id || i.State != pod.Running
+		})
 	}()
 	return done
 }

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/nodeagent/nodeagent/pkg/pod"
 )
 
@@ -131,7 +133,8 @@ func TestLogEndsAtItsLimit(t *testing.T) {
 // guarded has pods that may change.
 type guarded struct {
 	node
-	mu sync.Mutex
+	mu   sync.Mutex
+	news chan struct{} // closed when they have
 }
 
 func (g *guarded) Pods() []pod.Pod {
@@ -140,10 +143,20 @@ func (g *guarded) Pods() []pod.Pod {
 	return slices.Clone(g.pods)
 }
 
+func (g *guarded) Await(ctx context.Context, uid types.UID, is func(pod.Pod) bool) {
+	select {
+	case <-ctx.Done():
+	case <-g.news:
+		if p := g.Pods()[0]; p.UID() == uid && !is(p) {
+			<-ctx.Done()
+		}
+	}
+}
+
 // One who follows gets what is printed when it is, until the container has ended;
 // one who goes away leaves nothing behind.
 func TestFollowLog(t *testing.T) {
-	g := &guarded{node: node{pods: []pod.Pod{withState(podOf("u1", "web"), pod.Running, 0)}, logs: map[string]string{"id-main": logOf(t, "stdout one")}}}
+	g := &guarded{news: make(chan struct{}), node: node{pods: []pod.Pod{withState(podOf("u1", "web"), pod.Running, 0)}, logs: map[string]string{"id-main": logOf(t, "stdout one")}}}
 	s := &site{Options: Options{Pods: g, Logs: g}, streams: make(chan struct{}, 1), stall: logStall}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /ui/api/pods/{uid}/log", s.log)
@@ -189,6 +202,7 @@ func TestFollowLog(t *testing.T) {
 	g.mu.Lock()
 	g.pods = []pod.Pod{withState(podOf("u1", "web"), pod.Exited, 0)}
 	g.mu.Unlock()
+	close(g.news)
 	last := ""
 	for lines = bufio.NewScanner(third.Body); lines.Scan(); {
 		last = lines.Text()

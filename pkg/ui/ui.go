@@ -20,6 +20,8 @@ import (
 	"strconv"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/nodeagent/nodeagent/pkg/pod"
 	"github.com/nodeagent/nodeagent/pkg/source"
 	"github.com/nodeagent/nodeagent/pkg/stats"
@@ -52,6 +54,9 @@ type Pods interface {
 	Pods() []pod.Pod
 	Node() pod.Node
 	Problems() []source.Problem
+	// Await returns when it is true of the pod's newest value, when nothing is
+	// left of the pod, or when ctx ends.
+	Await(ctx context.Context, uid types.UID, is func(pod.Pod) bool)
 }
 
 // Logs finds the log of a container by its ID in the runtime.

@@ -36,7 +36,8 @@ func (n *node) Node() pod.Node  { return pod.Node{Name: "n1", Network: "no netwo
 func (n *node) Problems() []source.Problem {
 	return []source.Problem{{Origin: "/etc/pods/b.yaml", Field: "spec", Message: "is missing"}}
 }
-func (n *node) LogPath(_ context.Context, id string) (string, error) { return n.logs[id], nil }
+func (n *node) Await(ctx context.Context, _ types.UID, _ func(pod.Pod) bool) { <-ctx.Done() }
+func (n *node) LogPath(_ context.Context, id string) (string, error)         { return n.logs[id], nil }
 func (n *node) Sample(context.Context, stats.Depth) ([]stats.Container, error) {
 	return n.samples, nil
 }

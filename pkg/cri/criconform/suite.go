@@ -229,9 +229,10 @@ func (b *bed) life() {
 }
 
 // speaks waits until a main container has printed something.
-func (b *bed) speaks(folder, file string) {
+func (b *bed) speaks(p *v1.Pod, attempt uint32) {
+	path, err := b.client.LogFile(p, "main", attempt)
+	b.must(err)
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
-		path := filepath.Join(b.env.Options.Pods.LogsDir, folder, "main", file)
 		if raw, err := os.ReadFile(path); err == nil && len(raw) > 0 {
 			return
 		}
@@ -246,7 +247,7 @@ func (b *bed) stop() {
 	p := b.pod("stop", `trap "exit 3" TERM; echo ready; while :; do sleep 0.05; done`)
 	s := b.sandbox(p)
 	k := b.start(p, s, 0)
-	b.speaks("conform_stop_conform-stop", "0.log")
+	b.speaks(p, 0)
 	b.must(b.client.Stop(b.ctx, k.ID, 20*time.Second))
 	if end := b.ended(p, k.ID); end.ExitCode != 3 {
 		b.Errorf("a container that heeds TERM ends with %d, want 3", end.ExitCode)
@@ -259,7 +260,7 @@ func (b *bed) stop() {
 
 	p.Spec.Containers[0].Command[2] = `trap "" TERM; echo ready; while :; do sleep 0.05; done`
 	k = b.start(p, s, 1)
-	b.speaks("conform_stop_conform-stop", "1.log")
+	b.speaks(p, 1)
 	began := time.Now()
 	b.must(b.client.Stop(b.ctx, k.ID, time.Second))
 	if end := b.ended(p, k.ID); end.ExitCode != 137 || time.Since(began) < time.Second {
