@@ -92,6 +92,8 @@ type Loop struct {
 	states *mailbox[state]
 	audits chan struct{} // a token asks for an audit now
 	tiers  chan struct{} // a token says that the QoS tiers may have changed
+	looked func()        // closes the channel of Looked
+	known  chan struct{}
 
 	mu     sync.RWMutex
 	actors map[types.UID]*actor
@@ -125,6 +127,8 @@ func New(c Config) *Loop {
 		actors: map[types.UID]*actor{}, merge: source.NewMerge(c.Sources...),
 		adopted: map[types.UID]types.UID{}, ended: map[types.UID]bool{}, spared: map[types.UID]bool{},
 	}
+	l.known = make(chan struct{})
+	l.looked = sync.OnceFunc(func() { close(l.known) })
 	l.grants.ledger = c.Ledger
 	node := c.Node
 	node.Runtime = cmp.Or(node.Runtime, "not asked yet")
@@ -300,6 +304,11 @@ func (l *Loop) Problems() []source.Problem {
 // Verdict is what the ledger would say to the pod, were it wanted now.
 func (l *Loop) Verdict(p *v1.Pod) pod.Verdict { return l.grants.would(p) }
 
+// Looked is closed when Pods knows what this machine wants and runs, or Node why
+// the runtime can't be asked. Before, pods that run look as if they had not begun,
+// or are missing.
+func (l *Loop) Looked() <-chan struct{} { return l.known }
+
 // reconcile makes the actors those of the wanted pods.
 func (l *Loop) reconcile(ctx context.Context) {
 	if l.found == nil {
@@ -316,6 +325,9 @@ func (l *Loop) reconcile(ctx context.Context) {
 			wanted[d.Pod.UID] = true
 			l.want(ctx, d)
 		}
+	}
+	if !slices.ContainsFunc(l.Sources, func(s string) bool { return s != source.APIName && !l.merge.Has(s) }) {
+		l.looked() // an apiserver's pods go on without its word
 	}
 	if !l.merge.Synced() {
 		return

@@ -74,6 +74,18 @@ func (b *bench) waits(uid string) string {
 	return "not there"
 }
 
+// container is what the loop shows of the pod's only one.
+func (b *bench) container(uid string) *pod.Container {
+	for _, p := range b.agent.loop.Pods() {
+		for _, m := range p.Containers {
+			if string(p.UID()) == uid {
+				return m.Known
+			}
+		}
+	}
+	return nil
+}
+
 func (b *bench) failIfWrong(t *testing.T) {
 	for _, v := range b.wrong {
 		t.Error(v)
@@ -93,7 +105,17 @@ func TestPodsGoOnWithoutTheirApiserver(t *testing.T) {
 				running(w, p)
 			}
 		})
+		time.Sleep(time.Minute)
+		select {
+		case <-b.agent.loop.Looked():
+			t.Error("it says that it has looked before the file source has")
+		default:
+		}
 		b.updates <- from("file", static("s", "static", "term=0s"))
+		<-b.agent.loop.Looked()
+		if c := b.container("kept"); c == nil || c.State != pod.Running {
+			t.Errorf("kept when Looked says that it is known: %+v", c)
+		}
 		time.Sleep(time.Hour)
 		before := b.lives("kept")
 		if len(before) != 1 || before[0] != "old container of kept" || len(b.lives("unwanted")) != 1 || len(b.lives("static")) != 1 {

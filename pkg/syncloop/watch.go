@@ -42,6 +42,7 @@ func (l *Loop) watch(ctx context.Context) {
 		}
 		l.setNode(func(n *pod.Node) { n.Runtime = err.Error() })
 		l.saw(rt, err)
+		l.looked()
 		if time.Since(began) > probeTimeout {
 			delay = 100 * time.Millisecond
 		}
@@ -93,9 +94,9 @@ func (l *Loop) session(ctx context.Context) (cri.Runtime, error) {
 	for _, a := range l.all() {
 		a.mail.put(pod.Changed{At: time.Now()})
 	}
-	l.mail.put(listed(found))
 	l.setNode(func(n *pod.Node) { n.Runtime, n.Network, n.RuntimeName = "", rt.Network, rt.Name })
 	l.saw(rt, nil)
+	l.mail.put(listed(found))
 	return rt, l.attend(ctx, lost)
 }
 

@@ -92,7 +92,8 @@ export class LogView {
     this.flush();
     if (why === "end") return this.say(which === "previous" ? "All of the previous instance" : "The container has ended");
     this.say({ limit: "Too much at once: going on with the newest lines", cut: "The connection was cut: trying again" }[why] ?? why);
-    if (!lasting) this.again = setTimeout(() => this.open(), AGAIN);
+    if (lasting) this.read = null; // until there is news of the pod
+    else this.again = setTimeout(() => this.open(), AGAIN);
   }
 
   // take keeps a line until it is painted.
