@@ -154,7 +154,7 @@ func (b *bed) follows(ctx context.Context, pod string) error {
 		return err
 	}
 	rates = nil
-	for range max(b.o.rounds, 5) {
+	for range max(b.o.rounds, 40) { // 0.3 s each; a connection of long standing is what people follow by
 		if err := follow(); err != nil {
 			return err
 		}

@@ -86,25 +86,47 @@ func (p *parser) feed(data []byte) error {
 	return nil
 }
 
-// feedHead takes what belongs to the head, and returns the rest.
+// feedHead takes what belongs to the head, and returns the rest. Nearly all heads
+// come whole, and are read where they are.
 func (p *parser) feedHead(data []byte) (rest []byte, err error) {
-	for i, b := range data {
-		switch {
-		case b == ' ' && bytes.Count(p.begun, []byte(" ")) == 2:
-			h, ok := parseHead(p.begun)
-			if !ok {
-				return p.giveUp(data[i:]), nil
-			}
-			p.head, p.text = h, true
-			wanted, err := p.out.begin(h)
-			p.skip = !wanted
-			return data[i+1:], err
-		case b == '\n' || len(p.begun) == maxHead:
-			return p.giveUp(data[i:]), nil
-		}
-		p.begun = append(p.begun, b)
+	before := len(p.begun)
+	text := data[:min(len(data), maxHead-before)]
+	if before > 0 {
+		p.begun = append(p.begun, text...)
+		text = p.begun
 	}
-	return nil, nil
+	end, more := endOfHead(text)
+	switch {
+	case more && len(text) < maxHead:
+		if before == 0 {
+			p.begun = append(p.begun, text...)
+		}
+		return nil, nil
+	case more || text[end] == '\n':
+		return p.giveUp(data[end-before:]), nil
+	}
+	h, ok := parseHead(text[:end])
+	if !ok {
+		return p.giveUp(data[end-before:]), nil
+	}
+	p.head, p.text = h, true
+	wanted, err := p.out.begin(h)
+	p.skip = !wanted
+	return data[end-before+1:], err
+}
+
+// endOfHead is where the third space is, or before it the end of the line; more
+// says that neither has come yet.
+func endOfHead(text []byte) (end int, more bool) {
+	line, _, whole := bytes.Cut(text, []byte("\n"))
+	for range 3 {
+		i := bytes.IndexByte(line[end:], ' ')
+		if i < 0 {
+			return len(line), !whole
+		}
+		end += i + 1
+	}
+	return end - 1, false
 }
 
 // giveUp leaves out a line that is none of CRI's.
