@@ -64,9 +64,8 @@ func (f *files) close() {
 	f.open = f.open[:0]
 }
 
-// usage reads what everybody asks for: CPU, memory, swap, processes, and the
-// pressure where the kernel counts it by cgroup (v2). It says whether there is
-// such a cgroup.
+// usage reads what changes first: CPU time, memory, and on v2 swap and the pressure,
+// which the kernel counts by cgroup there. It says whether there is such a cgroup.
 func (f *files) usage(r *reader, s *info.ContainerStats) bool {
 	s.Timestamp = time.Now()
 	if f.v2 {
@@ -86,7 +85,6 @@ func (f *files) usage(r *reader, s *info.ContainerStats) bool {
 		s.Cpu.Usage.Total = total
 		s.Memory.Usage = r.number(f.in(r, "memory"), "memory.usage_in_bytes")
 	}
-	f.memory(r, &s.Memory)
 	return true
 }
 

@@ -29,19 +29,28 @@ func (f *files) allLimits(r *reader, spec *info.ContainerSpec) {
 	}
 }
 
-// rest reads what only /metrics/cadvisor tells.
+// rest reads what only /metrics/cadvisor tells, but for disks.
 func (f *files) rest(r *reader, s *info.ContainerStats) {
 	if f.v2 {
 		f.rest2(r, s)
 	} else {
 		f.rest1(r, s)
 	}
-	io := &s.DiskIo
+	f.held(r, &s.Processes)
+	s.Processes.ThreadsCurrent = r.number(f.in(r, "pids"), "pids.current")
+}
+
+// disks reads the traffic with disks.
+func (f *files) disks(r *reader, io *info.DiskIoStats) {
+	if f.v2 {
+		disks2(r.bytes(f.in(r, "io"), "io.stat"), io)
+	} else {
+		io.IoServiceBytes = disks1(r.bytes(f.in(r, "blkio"), "blkio.throttle.io_service_bytes_recursive"))
+		io.IoServiced = disks1(r.bytes(f.in(r, "blkio"), "blkio.throttle.io_serviced_recursive"))
+	}
 	for _, disks := range [][]info.PerDiskStats{io.IoServiceBytes, io.IoServiced, io.IoCostUsage, io.IoCostWait, io.IoCostIndebt, io.IoCostIndelay} {
 		r.name(disks)
 	}
-	f.held(r, &s.Processes)
-	s.Processes.ThreadsCurrent = r.number(f.in(r, "pids"), "pids.current")
 }
 
 func (f *files) rest2(r *reader, s *info.ContainerStats) {
@@ -54,7 +63,6 @@ func (f *files) rest2(r *reader, s *info.ContainerStats) {
 			s.OOMEvents = n
 		}
 	})
-	disks2(r.bytes(f.in(r, "io"), "io.stat"), &s.DiskIo)
 }
 
 // ticks a second, in which v1 counts user and system time.
@@ -91,8 +99,6 @@ func (f *files) rest1(r *reader, s *info.ContainerStats) {
 			s.OOMEvents = n
 		}
 	})
-	s.DiskIo.IoServiceBytes = disks1(r.bytes(f.in(r, "blkio"), "blkio.throttle.io_service_bytes_recursive"))
-	s.DiskIo.IoServiced = disks1(r.bytes(f.in(r, "blkio"), "blkio.throttle.io_serviced_recursive"))
 }
 
 // disks1 reads lines such as "8:0 Read 4096", one for each disk and operation.

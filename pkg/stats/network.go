@@ -8,16 +8,14 @@ import (
 
 // network reads the interfaces of a pod where the first process in the cgroup
 // sees them. It says whether there is one.
-func (s *Sampler) network(r *reader, owner *Container, cgroup string) bool {
+func (s *Sampler) network(r *reader, cgroup string) (net info.NetworkStats, ok bool) {
 	f := files{hierarchies: s.files, cgroup: cgroup}
 	_, first := f.processes(r)
 	f.close()
 	if first == "" {
-		return false
+		return net, false
 	}
-	owner.Stats.Network = interfaces(r.bytes(cwd, "/proc/"+first+"/net/dev"))
-	owner.Spec.HasNetwork = len(owner.Stats.Network.Interfaces) > 0
-	return true
+	return interfaces(r.bytes(cwd, "/proc/"+first+"/net/dev")), true
 }
 
 // ours are the machine's ends of pods' interfaces, which are counted with the

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"runtime"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	info "github.com/google/cadvisor/info/v1"
@@ -41,6 +42,41 @@ func TestFiguresOfV2(t *testing.T) {
 	if machine.Stats.Memory.Usage != 9e5 || machine.Stats.Memory.WorkingSet != 7e5 || machine.Spec.Memory.Limit < 1<<20 {
 		t.Errorf("machine: %+v %+v", machine.Stats.Memory, machine.Spec.Memory)
 	}
+}
+
+// TestStill: of a cgroup in which nothing runs only what others can change is read
+// again, and all once in a while.
+func TestStill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, s := newV2(t)
+		f.add(t, "p")
+		main := func() (*info.ContainerStats, uint64) {
+			time.Sleep(2 * time.Second)
+			c := find(t, sample(t, s, Full), KindContainer, "p").Stats
+			return c, c.DiskIo.IoServiced[0].Stats["Read"]
+		}
+		main()
+		before, _ := main()
+		f.cgroup(t, "podp/p-main", map[string]string{"memory.stat": "anon 5\n", "pids.current": "9\n", "io.stat": "4095:0 rios=77\n",
+			"memory.pressure": "some avg10=3.00 avg60=0.00 avg300=0.00 total=2\n"})
+		now, reads := main()
+		if now.Memory.RSS != before.Memory.RSS || now.Processes.ThreadsCurrent != 5 || reads != 77 || now.Memory.PSI.Some.Avg10 != 3 || !now.Timestamp.After(before.Timestamp) {
+			t.Errorf("while nothing ran: %+v, %d reads", now, reads)
+		}
+		time.Sleep(stillAge)
+		if now, _ := main(); now.Memory.RSS != 5 || now.Processes.ThreadsCurrent != 9 {
+			t.Errorf("after a while: %+v", now)
+		}
+		main()
+		f.cgroup(t, "podp/p-main", map[string]string{"cpu.stat": "usage_usec 2001\n", "memory.stat": "anon 6\n"})
+		if now, _ := main(); now.Memory.RSS != 6 || now.Processes.ThreadsCurrent != 5 {
+			t.Errorf("when something ran: %+v", now)
+		}
+		f.cgroup(t, "podp/p-main", map[string]string{"cpu.stat": "usage_usec 2001\n", "memory.stat": "anon 7\n"})
+		if now, _ := main(); now.Memory.RSS != 7 {
+			t.Errorf("just after something ran: %+v", now)
+		}
+	})
 }
 
 // TestPodThatDoesNotAnswerIsToldFromBefore: one cgroup that hangs holds up

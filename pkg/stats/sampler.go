@@ -50,6 +50,11 @@ const (
 	// limitsAge is how old what a cgroup is held to may be: half of the files are
 	// about that, and it hardly ever changes.
 	limitsAge = 15 * time.Second
+	// stillAge is how old figures may be of a cgroup in which nothing has run since.
+	stillAge = time.Minute
+	// settled is how long after that the kernel has given back what it held for
+	// those who ran.
+	settled = time.Second
 	// remembered is how long a sample counts as the one before.
 	remembered = 10 * time.Minute
 )
@@ -100,14 +105,14 @@ type unit struct {
 	key  string
 	read func(*reader, *unit, Depth) reading
 	// busy says that somebody is reading it; only the reader touches names,
-	// bounds and began meanwhile.
+	// past and began meanwhile.
 	busy bool
 	last map[string]rate       // by cgroup
 	good [Full + 1][]Container // as last read with that depth
 	// names of the cgroups of containers by their IDs.
-	names  map[string]string
-	bounds map[string]bounds // by cgroup
-	began  time.Time
+	names map[string]string
+	past  map[string]past // by cgroup
+	began time.Time
 }
 
 // rate of CPU use since base, or, as long as there is none, since last, the
@@ -223,7 +228,7 @@ func (s *Sampler) begin() (units, todo []*unit) {
 	for _, w := range wanted {
 		u := s.units[w.key]
 		if u == nil {
-			u = &unit{key: w.key, last: map[string]rate{}, names: map[string]string{}, bounds: map[string]bounds{}}
+			u = &unit{key: w.key, last: map[string]rate{}, names: map[string]string{}, past: map[string]past{}}
 		}
 		known[u.key] = u
 		units = append(units, u)

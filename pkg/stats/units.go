@@ -79,11 +79,36 @@ func (s *Sampler) began(u *unit, cgroup string) time.Time {
 	return u.began
 }
 
-// bounds are what a cgroup was held to when that was read.
-type bounds struct {
+// past is what was read of a cgroup before, as deep as depth: what it is held to,
+// and, at a time of its own, its figures.
+type past struct {
 	at    time.Time
 	depth Depth
 	spec  info.ContainerSpec
+
+	figures *info.ContainerStats
+	deep    Depth
+	since   time.Time // when its CPU time and memory were first seen to be these
+}
+
+// still says that nothing ran in the cgroup for a while before its figures were
+// read, nor has since, by its CPU time and memory as they are now. All others that
+// only those who run in it change are the same then too.
+func (p *past) still(now *info.ContainerStats, d Depth) bool {
+	was := p.figures
+	if was == nil || now.Cpu.Usage.Total != was.Cpu.Usage.Total || now.Memory.Usage != was.Memory.Usage {
+		p.since = now.Timestamp
+		return false
+	}
+	return p.deep >= d && was.Timestamp.Sub(p.since) >= settled && now.Timestamp.Sub(was.Timestamp) <= stillAge
+}
+
+// repeat has them said again. The kernel's averages of pressure and what others
+// write to disk on its behalf go on changing.
+func (p *past) repeat(now *info.ContainerStats) {
+	cpu, memory := now.Cpu.PSI, now.Memory.PSI
+	now.Cpu, now.Memory, now.Processes, now.OOMEvents = p.figures.Cpu, p.figures.Memory, p.figures.Processes, p.figures.OOMEvents
+	now.Cpu.PSI, now.Memory.PSI = cpu, memory
 }
 
 // one reads the figures of one cgroup.
@@ -95,29 +120,44 @@ func (s *Sampler) one(r *reader, u *unit, c Container, d Depth) reading {
 	if !f.usage(r, c.Stats) && r.err == nil {
 		return reading{}
 	}
-	limits := u.bounds[c.Cgroup]
-	if limits.depth < d || time.Since(limits.at) > limitsAge {
-		limits = bounds{at: c.Stats.Timestamp, depth: d}
-		f.limits(r, &limits.spec, d)
+	before := u.past[c.Cgroup]
+	still := before.still(c.Stats, d)
+	if before.depth < d || time.Since(before.at) > limitsAge {
+		before.at, before.depth, before.spec = c.Stats.Timestamp, d, info.ContainerSpec{}
+		f.limits(r, &before.spec, d)
 	}
-	spec := limits.spec // each sample has its own: more is said of it later
+	spec := before.spec // each sample has its own: more is said of it later
 	spec.CreationTime, spec.Image = c.Started, c.Image
+	spec.HasProcesses = spec.HasProcesses || c.Kind == KindContainer
 	c.Spec = &spec
-	switch {
-	case d == Full:
-		f.rest(r, c.Stats)
-		if spec.Processes.Limit < Unlimited {
-			c.Stats.Processes.ThreadsMax = spec.Processes.Limit // without one it is 0
-		}
-	case c.Kind == KindContainer:
-		c.Stats.Processes.ProcessCount, _ = f.processes(r)
-		spec.HasProcesses = true
+	if still {
+		before.repeat(c.Stats)
+	} else {
+		f.figures(r, c, d)
+		before.figures, before.deep = c.Stats, d
+	}
+	if d == Full {
+		f.disks(r, &c.Stats.DiskIo)
 	}
 	if r.err != nil {
 		return reading{failed: []string{c.Cgroup}}
 	}
-	u.bounds[c.Cgroup] = limits
+	u.past[c.Cgroup] = before
 	return reading{containers: []Container{c}}
+}
+
+// figures reads what is not read yet of a cgroup in which something has run.
+func (f *files) figures(r *reader, c Container, d Depth) {
+	f.memory(r, &c.Stats.Memory)
+	switch {
+	case d == Full:
+		f.rest(r, c.Stats)
+		if c.Spec.Processes.Limit < Unlimited {
+			c.Stats.Processes.ThreadsMax = c.Spec.Processes.Limit // without one it is 0
+		}
+	case c.Kind == KindContainer:
+		c.Stats.Processes.ProcessCount, _ = f.processes(r)
+	}
 }
 
 // pod reads a pod's cgroup, those of its containers, and its network.
@@ -139,11 +179,24 @@ func (s *Sampler) pod(r *reader, u *unit, p pod.Pod, parent string, d Depth) rea
 		c.Kind, c.ID, c.Cgroup = kind, id, path.Join(parent, name)
 		return c, name != ""
 	}
+	var asked string
+	var net info.NetworkStats
+	var up bool
+	network := func(of *Container, cgroup string) bool {
+		if cgroup != asked {
+			asked = cgroup
+			net, up = s.network(r, cgroup)
+		}
+		if up {
+			of.Stats.Network, of.Spec.HasNetwork = net, len(net.Interfaces) > 0
+		}
+		return up
+	}
 	if len(all.containers) > 0 && !sandbox.HostNetwork {
 		// The sandbox's process is the one that nobody else has a say in; some
 		// runtimes do without.
 		for _, id := range append([]string{sandbox.ID}, ids(running(p))...) {
-			if c, ok := inside(KindSandbox, id); ok && s.network(r, &all.containers[0], c.Cgroup) {
+			if c, ok := inside(KindSandbox, id); ok && network(&all.containers[0], c.Cgroup) {
 				break
 			}
 		}
@@ -151,7 +204,7 @@ func (s *Sampler) pod(r *reader, u *unit, p pod.Pod, parent string, d Depth) rea
 	if c, ok := inside(KindSandbox, sandbox.ID); ok && d == Full {
 		box := s.one(r, u, c, d)
 		if len(box.containers) > 0 { // also of one that has the node's network
-			s.network(r, &box.containers[0], c.Cgroup)
+			network(&box.containers[0], c.Cgroup)
 		}
 		add(box)
 	}
@@ -162,7 +215,7 @@ func (s *Sampler) pod(r *reader, u *unit, p pod.Pod, parent string, d Depth) rea
 			add(s.one(r, u, c, d))
 		}
 	}
-	maps.DeleteFunc(u.bounds, func(cgroup string, _ bounds) bool {
+	maps.DeleteFunc(u.past, func(cgroup string, _ past) bool {
 		return !slices.ContainsFunc(all.containers, func(c Container) bool { return c.Cgroup == cgroup })
 	})
 	return all
