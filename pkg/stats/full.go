@@ -36,7 +36,6 @@ func (f *files) rest(r *reader, s *info.ContainerStats) {
 	} else {
 		f.rest1(r, s)
 	}
-	f.held(r, &s.Processes)
 	s.Processes.ThreadsCurrent = r.number(f.in(r, "pids"), "pids.current")
 }
 

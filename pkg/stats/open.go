@@ -8,12 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// held counts the processes that are in this cgroup itself, the descriptors and
-// sockets that they hold, and how many the first of them, which the others come
-// from, may hold. Processes that end meanwhile are left out.
+// held counts the descriptors and sockets that the processes in this cgroup itself
+// hold, and how many the first of them, which the others come from, may hold.
+// Processes that end meanwhile are left out.
 func (f *files) held(r *reader, p *info.ProcessStats) {
 	pids := bytes.Fields(bytes.Clone(r.bytes(f.in(r, "cpu"), "cgroup.procs")))
-	p.ProcessCount = uint64(len(pids))
 	for _, pid := range pids {
 		descriptors, sockets := r.descriptors("/proc/" + string(pid) + "/fd")
 		p.FdCount += descriptors

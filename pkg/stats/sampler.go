@@ -47,8 +47,8 @@ const (
 	// window is the least time that a rate is taken over, once there is as much:
 	// several scrapers must not make each other's rates jump.
 	window = 5 * time.Second
-	// limitsAge is how old what a cgroup is held to may be: half of the files are
-	// about that, and it hardly ever changes.
+	// limitsAge is how old what a cgroup is held to, and the descriptors it holds,
+	// may be: half of the work is about that, and it hardly changes.
 	limitsAge = 15 * time.Second
 	// stillAge is how old figures may be of a cgroup in which nothing has run since.
 	stillAge = time.Minute

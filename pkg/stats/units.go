@@ -79,12 +79,13 @@ func (s *Sampler) began(u *unit, cgroup string) time.Time {
 	return u.began
 }
 
-// past is what was read of a cgroup before, as deep as depth: what it is held to,
-// and, at a time of its own, its figures.
+// past is what was read of a cgroup before, as deep as depth: what it is held to
+// and which descriptors it holds, and, at a time of its own, its figures.
 type past struct {
 	at    time.Time
 	depth Depth
 	spec  info.ContainerSpec
+	holds info.ProcessStats
 
 	figures *info.ContainerStats
 	deep    Depth
@@ -123,8 +124,11 @@ func (s *Sampler) one(r *reader, u *unit, c Container, d Depth) reading {
 	before := u.past[c.Cgroup]
 	still := before.still(c.Stats, d)
 	if before.depth < d || time.Since(before.at) > limitsAge {
-		before.at, before.depth, before.spec = c.Stats.Timestamp, d, info.ContainerSpec{}
+		before.at, before.depth, before.spec, before.holds = c.Stats.Timestamp, d, info.ContainerSpec{}, info.ProcessStats{}
 		f.limits(r, &before.spec, d)
+		if d == Full {
+			f.held(r, &before.holds)
+		}
 	}
 	spec := before.spec // each sample has its own: more is said of it later
 	spec.CreationTime, spec.Image = c.Started, c.Image
@@ -138,6 +142,8 @@ func (s *Sampler) one(r *reader, u *unit, c Container, d Depth) reading {
 	}
 	if d == Full {
 		f.disks(r, &c.Stats.DiskIo)
+		p, h := &c.Stats.Processes, &before.holds
+		p.FdCount, p.SocketCount, p.Ulimits = h.FdCount, h.SocketCount, h.Ulimits
 	}
 	if r.err != nil {
 		return reading{failed: []string{c.Cgroup}}
@@ -149,14 +155,14 @@ func (s *Sampler) one(r *reader, u *unit, c Container, d Depth) reading {
 // figures reads what is not read yet of a cgroup in which something has run.
 func (f *files) figures(r *reader, c Container, d Depth) {
 	f.memory(r, &c.Stats.Memory)
-	switch {
-	case d == Full:
+	if d == Full || c.Kind == KindContainer {
+		c.Stats.Processes.ProcessCount, _ = f.processes(r)
+	}
+	if d == Full {
 		f.rest(r, c.Stats)
 		if c.Spec.Processes.Limit < Unlimited {
 			c.Stats.Processes.ThreadsMax = c.Spec.Processes.Limit // without one it is 0
 		}
-	case c.Kind == KindContainer:
-		c.Stats.Processes.ProcessCount, _ = f.processes(r)
 	}
 }
 

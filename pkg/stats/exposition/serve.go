@@ -1,12 +1,13 @@
 package exposition
 
 import (
-	"compress/gzip"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"sync"
+
+	"github.com/klauspost/compress/gzip" // in half the time of Go's own
 )
 
 // contentType is that of the text that every scraper reads, also one that would
