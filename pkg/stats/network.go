@@ -6,16 +6,29 @@ import (
 	info "github.com/google/cadvisor/info/v1"
 )
 
-// network reads the interfaces of a pod where the first process in the cgroup
-// sees them. It says whether there is one.
-func (s *Sampler) network(r *reader, cgroup string) (net info.NetworkStats, ok bool) {
-	f := files{hierarchies: s.files, cgroup: cgroup}
-	_, first := f.processes(r)
-	f.close()
-	if first == "" {
-		return net, false
+// network is what was last read of one, by the cgroup whose first process sees it.
+type network struct {
+	files  hierarchies
+	cgroup string
+	stats  info.NetworkStats
+	up     bool
+}
+
+// tell reads the interfaces that the first process in the cgroup sees, unless they
+// are those last read. It says whether there is one.
+func (n *network) tell(r *reader, of *Container, cgroup string) bool {
+	if cgroup != n.cgroup {
+		f := files{hierarchies: n.files, cgroup: cgroup}
+		_, first := f.processes(r)
+		f.close()
+		if n.cgroup, n.up = cgroup, first != ""; n.up {
+			n.stats = interfaces(r.bytes(cwd, "/proc/"+first+"/net/dev"))
+		}
 	}
-	return interfaces(r.bytes(cwd, "/proc/"+first+"/net/dev")), true
+	if n.up {
+		of.Stats.Network, of.Spec.HasNetwork = n.stats, len(n.stats.Interfaces) > 0
+	}
+	return n.up
 }
 
 // ours are the machine's ends of pods' interfaces, which are counted with the

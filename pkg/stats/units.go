@@ -185,24 +185,12 @@ func (s *Sampler) pod(r *reader, u *unit, p pod.Pod, parent string, d Depth) rea
 		c.Kind, c.ID, c.Cgroup = kind, id, path.Join(parent, name)
 		return c, name != ""
 	}
-	var asked string
-	var net info.NetworkStats
-	var up bool
-	network := func(of *Container, cgroup string) bool {
-		if cgroup != asked {
-			asked = cgroup
-			net, up = s.network(r, cgroup)
-		}
-		if up {
-			of.Stats.Network, of.Spec.HasNetwork = net, len(net.Interfaces) > 0
-		}
-		return up
-	}
+	net := network{files: s.files}
 	if len(all.containers) > 0 && !sandbox.HostNetwork {
 		// The sandbox's process is the one that nobody else has a say in; some
 		// runtimes do without.
 		for _, id := range append([]string{sandbox.ID}, ids(running(p))...) {
-			if c, ok := inside(KindSandbox, id); ok && network(&all.containers[0], c.Cgroup) {
+			if c, ok := inside(KindSandbox, id); ok && net.tell(r, &all.containers[0], c.Cgroup) {
 				break
 			}
 		}
@@ -210,7 +198,7 @@ func (s *Sampler) pod(r *reader, u *unit, p pod.Pod, parent string, d Depth) rea
 	if c, ok := inside(KindSandbox, sandbox.ID); ok && d == Full {
 		box := s.one(r, u, c, d)
 		if len(box.containers) > 0 { // also of one that has the node's network
-			network(&box.containers[0], c.Cgroup)
+			net.tell(r, &box.containers[0], c.Cgroup)
 		}
 		add(box)
 	}
