@@ -46,6 +46,7 @@ func TestStreams(t *testing.T) {
 			} {
 				t.Run(name, func(t *testing.T) { test(j.in(t)) })
 			}
+			t.Run("EndOfAgent", func(t *testing.T) { streamsEndWithAgent(j.in(t)) })
 			t.Run("EndOfPod", func(t *testing.T) { streamsEndWithPod(j.in(t)) }) // the last: it ends the pod
 			j.refusedNothing()
 		})
@@ -290,17 +291,52 @@ func (j *joined) door() string {
 
 // streamsEndWithPod: who is connected to a pod that goes is told.
 func streamsEndWithPod(j *joined) {
+	over := j.connected()
+	j.kubectl("delete", "pod", "box")
+	over()
+}
+
+// streamsEndWithAgent: who is connected through an agent that is killed is told.
+// Their commands end, the containers go on, and the next one serves at once.
+func streamsEndWithAgent(j *joined) {
+	before := j.waitReady("box")
+	over := j.connected()
+	j.must(j.Agent.Kill())
+	over()
+	j.must(j.Agent.Start())
+	j.eventually("an agent that serves", 30*time.Second, func() error {
+		out, err := j.with("WebSocket", "exec", "-c", "main", "box", "--", "sh", "-c", "pidof cat || echo none").CombinedOutput()
+		if err == nil && string(out) != "none\n" {
+			err = fmt.Errorf("the command of before goes on: %s", out)
+		}
+		return err
+	})
+	for i, c := range j.pod("box").Status.ContainerStatuses {
+		if c.ContainerID != before.Status.ContainerStatuses[i].ContainerID || c.RestartCount != 0 {
+			j.t.Errorf("started again: %+v", c)
+		}
+	}
+}
+
+// connected opens every kind of stream to the box, and returns what waits until all
+// have ended.
+func (j *joined) connected() (over func()) {
 	done := make(chan string, 4)
-	for _, args := range [][]string{{"exec", "-c", "main", "box", "--", "sleep", "1000"}, {"logs", "-f", "-c", "main", "box"}, {"attach", "-c", "reads", "box"}} {
+	for _, args := range [][]string{{"exec", "-i", "-c", "main", "box", "--", "sh", "-c", "echo ready; cat"}, {"logs", "-f", "-c", "main", "box"}, {"attach", "-i", "-c", "reads", "box"}} {
 		c := j.with("WebSocket", args...)
+		in, err := c.StdinPipe()
+		j.must(err)
 		out, err := c.StdoutPipe()
 		j.must(err)
 		j.must(c.Start())
-		if args[0] == "logs" {
-			_, err := io.ReadFull(out, make([]byte, len("ready\n")))
+		if args[0] == "attach" {
+			_, err := io.WriteString(in, "x\n")
 			j.must(err)
 		}
+		_, err = io.ReadFull(out, make([]byte, len("ready"))) // or "got x"
+		j.must(err)
 		go func() {
+			defer in.Close()
 			_, _ = io.Copy(io.Discard, out)
 			_ = c.Wait() // however it ends
 			done <- args[0]
@@ -312,14 +348,16 @@ func streamsEndWithPod(j *joined) {
 		_ = c.Wait() // however it ends
 		done <- "port-forward"
 	}()
-	j.kubectl("delete", "pod", "box")
-	late := time.After(60 * time.Second)
-	for ended := map[string]bool{}; len(ended) < 4; {
-		select {
-		case who := <-done:
-			ended[who] = true
-		case <-late:
-			j.t.Fatalf("only %v ended with the pod", ended)
+	return func() {
+		j.t.Helper()
+		late := time.After(60 * time.Second)
+		for ended := map[string]bool{}; len(ended) < 4; {
+			select {
+			case who := <-done:
+				ended[who] = true
+			case <-late:
+				j.t.Fatalf("only %v ended", ended)
+			}
 		}
 	}
 }
