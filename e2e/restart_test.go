@@ -214,8 +214,8 @@ func TestFrozenAgentStallsNoOther(t *testing.T) {
 	case <-time.After(20 * time.Second):
 		t.Error("the other client's events stall")
 	}
+	b.must(b.CRI.StopPod(ctx, sandbox, 1)) // the agent would too, of a pod that nobody wants
 	b.must(b.Agent.Resume())
-	b.must(b.CRI.StopPod(ctx, sandbox, 1))
 	b.ready("stays")
 	if n := len(b.instances(uid)); n != 1 {
 		t.Errorf("%d instances, want 1", n)
