@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -170,6 +171,27 @@ func TestDamagedLines(t *testing.T) {
 	b.add("", "\x00\x00\x00\n", "\n", at(0, "good"), "2026-01-02T15:04:05Z stdin F x\n", strings.Repeat("x", 1<<20)+"\n", "yesterday stdout F x\n", at(1, "too"), "2026-01-02T15:04:05Z stdout F unfinished")
 	if got := b.read(v1.PodLogOptions{}); got != "good\ntoo\nunfinished" {
 		t.Errorf("%q", got)
+	}
+}
+
+// TestPieces: heads are read wherever the pieces of a log begin; the longest is the
+// last that counts.
+func TestPieces(t *testing.T) {
+	longest := "2026-01-02T15:04:05Z stdout F:"
+	longest += strings.Repeat("x", maxHead-len(longest))
+	log := []byte(at(0, "a") + longest + " b\n" + longest + "x c\n" + "\n" + longest + "\n" + "no line\n" + "2026-01-02T15:04:05Z stdout P d\n" + at(1, "e"))
+	want := "a\nb\nde\n"
+	for size := range len(log) {
+		var out bytes.Buffer
+		p := parser{out: newSink(v1.PodLogOptions{}, &out, &out)}
+		for piece := range slices.Chunk(log, size+1) {
+			if err := p.feed(piece); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := p.out.flush(); err != nil || out.String() != want || p.bad != 4 {
+			t.Errorf("in pieces of %d: %q, %d bad, %v; want %q, 4 bad", size+1, &out, p.bad, err, want)
+		}
 	}
 }
 

@@ -90,14 +90,14 @@ func (p *parser) feed(data []byte) error {
 // come whole, and are read where they are.
 func (p *parser) feedHead(data []byte) (rest []byte, err error) {
 	before := len(p.begun)
-	text := data[:min(len(data), maxHead-before)]
+	text := data[:min(len(data), maxHead+1-before)] // with the space behind the head
 	if before > 0 {
 		p.begun = append(p.begun, text...)
 		text = p.begun
 	}
 	end, more := endOfHead(text)
 	switch {
-	case more && len(text) < maxHead:
+	case more && len(text) <= maxHead:
 		if before == 0 {
 			p.begun = append(p.begun, text...)
 		}

@@ -63,6 +63,11 @@ func TestStill(t *testing.T) {
 		if now.Memory.RSS != before.Memory.RSS || now.Processes.ThreadsCurrent != 5 || reads != 77 || now.Memory.PSI.Some.Avg10 != 3 || !now.Timestamp.After(before.Timestamp) {
 			t.Errorf("while nothing ran: %+v, %d reads", now, reads)
 		}
+		f.cgroup(t, "podp/p-main", map[string]string{"memory.stat": "anon 5\n", "pids.current": "9\n", "pids.max": "50\n"})
+		time.Sleep(limitsAge)
+		if now, _ := main(); now.Processes.ThreadsMax != 50 || now.Memory.RSS != before.Memory.RSS {
+			t.Errorf("held to less while nothing ran: %+v", now)
+		}
 		time.Sleep(stillAge)
 		if now, _ := main(); now.Memory.RSS != 5 || now.Processes.ThreadsCurrent != 9 {
 			t.Errorf("after a while: %+v", now)

@@ -128,6 +128,9 @@ func (s *Sampler) one(r *reader, u *unit, c Container, d Depth) reading {
 		f.limits(r, &before.spec, d)
 		if d == Full {
 			f.held(r, &before.holds)
+			if most := before.spec.Processes.Limit; most < Unlimited {
+				before.holds.ThreadsMax = most // without one it is 0
+			}
 		}
 	}
 	spec := before.spec // each sample has its own: more is said of it later
@@ -143,7 +146,7 @@ func (s *Sampler) one(r *reader, u *unit, c Container, d Depth) reading {
 	if d == Full {
 		f.disks(r, &c.Stats.DiskIo)
 		p, h := &c.Stats.Processes, &before.holds
-		p.FdCount, p.SocketCount, p.Ulimits = h.FdCount, h.SocketCount, h.Ulimits
+		p.FdCount, p.SocketCount, p.Ulimits, p.ThreadsMax = h.FdCount, h.SocketCount, h.Ulimits, h.ThreadsMax
 	}
 	if r.err != nil {
 		return reading{failed: []string{c.Cgroup}}
@@ -160,9 +163,6 @@ func (f *files) figures(r *reader, c Container, d Depth) {
 	}
 	if d == Full {
 		f.rest(r, c.Stats)
-		if c.Spec.Processes.Limit < Unlimited {
-			c.Stats.Processes.ThreadsMax = c.Spec.Processes.Limit // without one it is 0
-		}
 	}
 }
 
