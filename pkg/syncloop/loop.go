@@ -326,8 +326,10 @@ func (l *Loop) reconcile(ctx context.Context) {
 			l.want(ctx, d)
 		}
 	}
-	if !slices.ContainsFunc(l.Sources, func(s string) bool { return s != source.APIName && !l.merge.Has(s) }) {
-		l.looked() // an apiserver's pods go on without its word
+	// An apiserver's pods go on without its word, but for those of no record.
+	strange := len(l.found) > 0
+	if !slices.ContainsFunc(l.Sources, func(s string) bool { return !l.merge.Has(s) && (s != source.APIName || strange) }) {
+		l.looked()
 	}
 	if !l.merge.Synced() {
 		return

@@ -86,6 +86,15 @@ func (b *bench) container(uid string) *pod.Container {
 	return nil
 }
 
+func (b *bench) looked() bool {
+	select {
+	case <-b.agent.loop.Looked():
+		return true
+	default:
+		return false
+	}
+}
+
 func (b *bench) failIfWrong(t *testing.T) {
 	for _, v := range b.wrong {
 		t.Error(v)
@@ -106,10 +115,8 @@ func TestPodsGoOnWithoutTheirApiserver(t *testing.T) {
 			}
 		})
 		time.Sleep(time.Minute)
-		select {
-		case <-b.agent.loop.Looked():
+		if b.looked() {
 			t.Error("it says that it has looked before the file source has")
-		default:
 		}
 		b.updates <- from("file", static("s", "static", "term=0s"))
 		<-b.agent.loop.Looked()
@@ -139,6 +146,24 @@ func TestPodsGoOnWithoutTheirApiserver(t *testing.T) {
 			t.Errorf("unwanted runs: %v", now)
 		}
 		b.failIfWrong(t)
+	})
+}
+
+// What another agent ran is none of the records': only the apiserver knows it.
+func TestLookedIsAlsoAtPodsOfAnotherAgent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := bound("theirs")
+		b := newBenchOf(t, joinedSources, Offline{Boot: "now"}, nil, func(w *world) { running(w, p) })
+		b.updates <- from("file")
+		time.Sleep(time.Minute)
+		if c := b.container("theirs"); b.looked() && c == nil {
+			t.Error("it says that it has looked, and knows nothing of what runs")
+		}
+		b.updates <- from(source.APIName, p)
+		<-b.agent.loop.Looked()
+		if c := b.container("theirs"); c == nil || c.State != pod.Running {
+			t.Errorf("when Looked says that it is known: %+v", c)
+		}
 	})
 }
 

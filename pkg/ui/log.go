@@ -108,8 +108,8 @@ func (s *site) ended(ctx context.Context, uid, container, id string) <-chan stru
 	go func() {
 		defer close(done)
 		s.Pods.Await(ctx, types.UID(uid), func(p pod.Pod) bool {
-			i, err := pod.LogOf(p, s.Pods.Node(), time.Now(), container, false)
-			return err != nil || i.ID != id || i.State != pod.Running
+			k := p.Containers[container].Known
+			return k == nil || k.ID != id || k.State != pod.Running
 		})
 	}()
 	return done
