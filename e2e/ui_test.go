@@ -143,7 +143,7 @@ func (u *uiPage) has(selector string, want ...string) {
 	u.t.Helper()
 	words, err := json.Marshal(want)
 	u.must(err)
-	u.until(fmt.Sprintf(`((text) => %s.every((w) => text.includes(w)))(document.querySelector(%q).innerText.replace(/\s+/g, " "))`, words, selector))
+	u.until(fmt.Sprintf(`((text) => %s.every((w) => text.includes(w)))((document.querySelector(%q)?.innerText ?? "").replace(/\s+/g, " "))`, words, selector))
 }
 
 func (u *uiPage) withoutTheKey(t *testing.T) {

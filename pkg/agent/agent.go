@@ -179,11 +179,6 @@ func (a *Agent) build(root string) (*parts, error) {
 	return p, err
 }
 
-// openPatience is how long after its start the agent answers nobody while what
-// the machine runs is not known: who finds the door closed tries again, who is
-// told that a pod is not there believes it.
-const openPatience = 2 * time.Second
-
 func (a *Agent) run(ctx context.Context, root string, p *parts) error {
 	k := &a.config.Kubelet
 	g, ctx := errgroup.WithContext(ctx)
@@ -194,19 +189,12 @@ func (a *Agent) run(ctx context.Context, root string, p *parts) error {
 	if p.cluster != nil {
 		p.cluster.run(ctx, g)
 	}
+	if p.api != nil {
+		p.api.run(ctx, g)
+	}
 	g.Go(func() error { return p.loop.Run(ctx, updates) })
 	g.Go(func() error { return p.stats.Run(ctx) })
-	g.Go(func() error {
-		select {
-		case <-p.loop.Looked():
-		case <-ctx.Done():
-		case <-time.After(openPatience):
-		}
-		if p.api != nil {
-			p.api.run(ctx, g)
-		}
-		return local.Serve(ctx, root, p.loop, p.page, a.log)
-	})
+	g.Go(func() error { return local.Serve(ctx, root, p.loop, p.page, a.log) })
 	g.Go(func() error { return server.ServeHealth(ctx, k, p.checks, a.log) })
 	g.Go(func() error { return notify(ctx, a.log, p.loop.Hung) })
 	a.log.Info("agent is running", "version", config.GitVersion(), "node", a.config.Node.Name, "root", root)

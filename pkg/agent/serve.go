@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -29,7 +31,7 @@ func (a *Agent) api(p *parts, root string) (*api, error) {
 	}
 	out := &api{}
 	options := server.Options{
-		NodeName: a.config.Node.Name, Config: k, Gate: a.config.Gate, Pods: p.loop, Runtime: p.runtime, Health: p.checks,
+		NodeName: a.config.Node.Name, Config: k, Gate: a.config.Gate, Pods: p.loop, Open: p.loop.Looked(), Runtime: p.runtime, Health: p.checks,
 		UI: p.page, Stats: p.stats, Cadvisor: exposition.NewSource(p.stats, p.runtime.SandboxImage, a.log),
 		Process: server.Process{Flags: a.config.Flags(), Level: a.level, Root: root}, Metrics: p.series, Tracer: a.tracer, Log: a.log,
 	}
@@ -47,7 +49,8 @@ func (a *Agent) api(p *parts, root string) (*api, error) {
 func (a *Agent) secure(o *server.Options, out *api, to *cluster, counts *metrics.Certificate) error {
 	k := &a.config.Kubelet
 	serving := credentials.ServingOptions{NodeName: a.config.Node.Name,
-		CertDir: a.config.Paths.CertDir, CertFile: k.TLSCertFile, KeyFile: k.TLSPrivateKeyFile, Log: a.log, Metrics: counts}
+		CertDir: a.config.Paths.CertDir, CertFile: k.TLSCertFile, KeyFile: k.TLSPrivateKeyFile, Log: a.log, Metrics: counts,
+		RSA: len(k.TLSCipherSuites) > 0 && !slices.ContainsFunc(k.TLSCipherSuites, func(suite string) bool { return strings.Contains(suite, "_ECDSA_") })}
 	if to != nil {
 		var err error
 		if o.Tokens, err = kubernetes.NewForConfig(to.credentials.Config()); err != nil {

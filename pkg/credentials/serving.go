@@ -2,9 +2,11 @@ package credentials
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -46,6 +48,8 @@ type ServingOptions struct {
 	KeyFile  string // tlsPrivateKeyFile
 	// Cluster is asked for certificates, with serverTLSBootstrap; nil means not to.
 	Cluster *Cluster
+	// RSA says that tlsCipherSuites has nothing for a key of another kind.
+	RSA     bool
 	Log     *slog.Logger
 	Metrics *metrics.Certificate // nil for nobody
 }
@@ -105,7 +109,7 @@ func (s *Serving) sign(pair [2]string) error {
 	if old, err := readPair(pair); err == nil && time.Now().Before(old.Leaf.NotAfter) {
 		return nil
 	}
-	cert, key, err := selfSigned(s.options.NodeName, time.Now())
+	cert, key, err := selfSigned(s.options.NodeName, s.options.RSA, time.Now())
 	if err != nil {
 		return err
 	}
@@ -117,11 +121,16 @@ func (s *Serving) sign(pair [2]string) error {
 	return nil
 }
 
-// selfSigned is a certificate for a year and its key, as PEM. It is ECDSA: an RSA
-// key would cost a millisecond of each new connection, and a second of the first
+// selfSigned is a certificate for a year and its key, as PEM. ECDSA is the rule: an
+// RSA key costs a millisecond of each new connection, and a second of the first
 // start.
-func selfSigned(node string, now time.Time) (cert, key []byte, err error) {
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+func selfSigned(node string, needsRSA bool, now time.Time) (cert, key []byte, err error) {
+	var private crypto.Signer
+	if needsRSA {
+		private, err = rsa.GenerateKey(rand.Reader, 2048)
+	} else {
+		private, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	}
 	if err != nil {
 		return nil, nil, err
 	}

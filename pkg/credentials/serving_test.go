@@ -63,6 +63,12 @@ func TestSelfSigned(t *testing.T) {
 	if _, err := first.Verify(x509.VerifyOptions{DNSName: nodeName, Roots: roots}); err != nil {
 		t.Errorf("to one who was given it: %v", err)
 	}
+	if first.PublicKeyAlgorithm != x509.ECDSA {
+		t.Errorf("the key is %v", first.PublicKeyAlgorithm)
+	}
+	if rsa := shown(t, newBed(t).serving(ServingOptions{RSA: true})); rsa.PublicKeyAlgorithm != x509.RSA {
+		t.Errorf("where there are ciphers for RSA only, the key is %v", rsa.PublicKeyAlgorithm)
+	}
 	if m := mode(t, filepath.Join(b.opts.CertDir, "kubelet.key")); m != 0o600 {
 		t.Errorf("the key has mode %o", m)
 	}

@@ -28,6 +28,11 @@ type node struct {
 func (n node) Pods() []pod.Pod             { return n.pods }
 func (n node) Node() pod.Node              { return n.view }
 func (n node) Verdict(*v1.Pod) pod.Verdict { return n.verdict }
+func (n node) Looked() <-chan struct{} {
+	looked := make(chan struct{})
+	close(looked)
+	return looked
+}
 func (n node) Problems() []source.Problem {
 	return []source.Problem{{Origin: "/etc/pods/b.yaml", Field: "spec", Message: "is missing"}}
 }

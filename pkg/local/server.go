@@ -27,13 +27,15 @@ type Pods interface {
 	Node() pod.Node
 	Problems() []source.Problem
 	Verdict(*v1.Pod) pod.Verdict
+	// Looked is closed when it is known what runs.
+	Looked() <-chan struct{}
 }
 
 const maxBody = 10 << 20
 
 // Serve answers on the socket of root until ctx ends, what is below ui.Prefix by
 // page. The socket of a process that died is taken over: the caller holds the
-// root's lock.
+// root's lock. Who calls before pods has Looked waits.
 func Serve(ctx context.Context, root string, pods Pods, page http.Handler, log *slog.Logger) error {
 	path := Socket(root)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -54,6 +56,10 @@ func Serve(ctx context.Context, root string, pods Pods, page http.Handler, log *
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
+	select {
+	case <-pods.Looked():
+	case <-ctx.Done(): // the server is closed, and closes l
+	}
 	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("local socket: %w", err)
 	}

@@ -52,6 +52,9 @@ type Options struct {
 	Process Process
 	// Metrics are the agent's own series.
 	Metrics *metrics.Series
+	// Open is closed when there is something to answer with: who calls before that
+	// waits. Nil for at once.
+	Open <-chan struct{}
 	// Tracer makes a span of every request that was let in; nil for none.
 	Tracer *trace.Tracer
 	Log    *slog.Logger
@@ -124,6 +127,12 @@ func (s *Server) listen(ctx context.Context, p port, config *tls.Config, h http.
 		return fmt.Errorf("%s: %w", p.what, err)
 	}
 	s.log.Info("serving "+p.what, "at", l.Addr().String())
+	if s.options.Open != nil {
+		select {
+		case <-s.options.Open:
+		case <-ctx.Done(): // serve closes l
+		}
+	}
 	return serve(ctx, l, config, s.busy.serve(h), s.sizes, s.log)
 }
 

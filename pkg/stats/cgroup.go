@@ -88,17 +88,23 @@ func (f *files) usage(r *reader, s *info.ContainerStats) bool {
 	return true
 }
 
-// limits reads what the cgroup is held to: its memory, with Full all else.
-func (f *files) limits(r *reader, spec *info.ContainerSpec, d Depth) {
-	memory := f.in(r, "memory")
+// limits reads what the cgroup is held to: its memory, with Full all else, and the
+// descriptors it holds.
+func (f *files) limits(r *reader, l *limits, d Depth) {
+	memory, spec := f.in(r, "memory"), &l.spec
 	if f.v2 {
 		spec.Memory.Limit, spec.Memory.SwapLimit = r.number(memory, "memory.max"), r.number(memory, "memory.swap.max")
 	} else {
 		spec.Memory.Limit, spec.Memory.SwapLimit = r.number(memory, "memory.limit_in_bytes"), r.number(memory, "memory.memsw.limit_in_bytes")
 	}
 	spec.HasCpu, spec.HasMemory, spec.HasDiskIo = true, true, true
-	if d == Full {
-		f.allLimits(r, spec)
+	if d < Full {
+		return
+	}
+	f.allLimits(r, spec)
+	f.held(r, &l.holds)
+	if spec.Processes.Limit < Unlimited {
+		l.holds.ThreadsMax = spec.Processes.Limit // without one it is 0
 	}
 }
 

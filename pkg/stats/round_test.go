@@ -51,7 +51,7 @@ func TestStill(t *testing.T) {
 		f, s := newV2(t)
 		f.add(t, "p")
 		main := func() (*info.ContainerStats, uint64) {
-			time.Sleep(2 * time.Second)
+			time.Sleep(settled + time.Second)
 			c := find(t, sample(t, s, Full), KindContainer, "p").Stats
 			return c, c.DiskIo.IoServiced[0].Stats["Read"]
 		}

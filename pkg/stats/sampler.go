@@ -52,9 +52,9 @@ const (
 	limitsAge = 15 * time.Second
 	// stillAge is how old figures may be of a cgroup in which nothing has run since.
 	stillAge = time.Minute
-	// settled is how long after that the kernel has given back what it held for
-	// those who ran.
-	settled = time.Second
+	// settled is how long after something ran the kernel has given back what it held
+	// for it, and summed its figures.
+	settled = 3 * time.Second
 	// remembered is how long a sample counts as the one before.
 	remembered = 10 * time.Minute
 )

@@ -79,36 +79,43 @@ func (s *Sampler) began(u *unit, cgroup string) time.Time {
 	return u.began
 }
 
-// past is what was read of a cgroup before, as deep as depth: what it is held to
-// and which descriptors it holds, and, at a time of its own, its figures.
+// past is what was read of a cgroup before.
 type past struct {
+	limits  limits
+	figures figures
+}
+
+// limits are what a cgroup is held to, and the descriptors it holds.
+type limits struct {
 	at    time.Time
 	depth Depth
 	spec  info.ContainerSpec
 	holds info.ProcessStats
-
-	figures *info.ContainerStats
-	deep    Depth
-	since   time.Time // when its CPU time and memory were first seen to be these
 }
 
-// still says that nothing ran in the cgroup for a while before its figures were
-// read, nor has since, by its CPU time and memory as they are now. All others that
-// only those who run in it change are the same then too.
-func (p *past) still(now *info.ContainerStats, d Depth) bool {
-	was := p.figures
-	if was == nil || now.Cpu.Usage.Total != was.Cpu.Usage.Total || now.Memory.Usage != was.Memory.Usage {
-		p.since = now.Timestamp
-		return false
-	}
-	return p.deep >= d && was.Timestamp.Sub(p.since) >= settled && now.Timestamp.Sub(was.Timestamp) <= stillAge
+// figures are those of a cgroup, all read at once.
+type figures struct {
+	stats *info.ContainerStats
+	depth Depth
+	since time.Time // when its CPU time and memory were first seen to be these
+}
+
+// same says that nothing ran in the cgroup since, by its CPU time and memory now.
+func (f figures) same(now *info.ContainerStats) bool {
+	return f.stats != nil && now.Cpu.Usage.Total == f.stats.Cpu.Usage.Total && now.Memory.Usage == f.stats.Memory.Usage
+}
+
+// hold says that they are still true where nothing ran since, nor for a while
+// before they were read: only those who run in a cgroup change them.
+func (f figures) hold(now time.Time, d Depth) bool {
+	return f.depth >= d && f.stats.Timestamp.Sub(f.since) >= settled && now.Sub(f.stats.Timestamp) <= stillAge
 }
 
 // repeat has them said again. The kernel's averages of pressure and what others
 // write to disk on its behalf go on changing.
-func (p *past) repeat(now *info.ContainerStats) {
+func (f figures) repeat(now *info.ContainerStats) {
 	cpu, memory := now.Cpu.PSI, now.Memory.PSI
-	now.Cpu, now.Memory, now.Processes, now.OOMEvents = p.figures.Cpu, p.figures.Memory, p.figures.Processes, p.figures.OOMEvents
+	now.Cpu, now.Memory, now.Processes, now.OOMEvents = f.stats.Cpu, f.stats.Memory, f.stats.Processes, f.stats.OOMEvents
 	now.Cpu.PSI, now.Memory.PSI = cpu, memory
 }
 
@@ -121,37 +128,35 @@ func (s *Sampler) one(r *reader, u *unit, c Container, d Depth) reading {
 	if !f.usage(r, c.Stats) && r.err == nil {
 		return reading{}
 	}
-	before := u.past[c.Cgroup]
-	still := before.still(c.Stats, d)
-	if before.depth < d || time.Since(before.at) > limitsAge {
-		before.at, before.depth, before.spec, before.holds = c.Stats.Timestamp, d, info.ContainerSpec{}, info.ProcessStats{}
-		f.limits(r, &before.spec, d)
-		if d == Full {
-			f.held(r, &before.holds)
-			if most := before.spec.Processes.Limit; most < Unlimited {
-				before.holds.ThreadsMax = most // without one it is 0
-			}
-		}
+	now := c.Stats.Timestamp
+	known := u.past[c.Cgroup]
+	if known.limits.depth < d || now.Sub(known.limits.at) > limitsAge {
+		known.limits = limits{at: now, depth: d}
+		f.limits(r, &known.limits, d)
 	}
-	spec := before.spec // each sample has its own: more is said of it later
+	spec := known.limits.spec // each sample has its own: more is said of it later
 	spec.CreationTime, spec.Image = c.Started, c.Image
 	spec.HasProcesses = spec.HasProcesses || c.Kind == KindContainer
 	c.Spec = &spec
-	if still {
-		before.repeat(c.Stats)
+	same := known.figures.same(c.Stats)
+	if !same {
+		known.figures.since = now
+	}
+	if same && known.figures.hold(now, d) {
+		known.figures.repeat(c.Stats)
 	} else {
 		f.figures(r, c, d)
-		before.figures, before.deep = c.Stats, d
+		known.figures.stats, known.figures.depth = c.Stats, d
 	}
 	if d == Full {
 		f.disks(r, &c.Stats.DiskIo)
-		p, h := &c.Stats.Processes, &before.holds
+		p, h := &c.Stats.Processes, &known.limits.holds
 		p.FdCount, p.SocketCount, p.Ulimits, p.ThreadsMax = h.FdCount, h.SocketCount, h.Ulimits, h.ThreadsMax
 	}
 	if r.err != nil {
 		return reading{failed: []string{c.Cgroup}}
 	}
-	u.past[c.Cgroup] = before
+	u.past[c.Cgroup] = known
 	return reading{containers: []Container{c}}
 }
 

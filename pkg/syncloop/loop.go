@@ -143,6 +143,10 @@ func (l *Loop) Run(ctx context.Context, updates <-chan source.Update) error {
 	l.work.Go(func() { l.balance(ctx) })
 	l.work.Go(func() { l.keepStates(ctx) })
 	l.work.Go(func() { l.lookAround(ctx) })
+	l.work.Go(func() {
+		pause(ctx, lookPatience)
+		l.looked()
+	})
 	for {
 		select {
 		case <-ctx.Done():
@@ -304,9 +308,12 @@ func (l *Loop) Problems() []source.Problem {
 // Verdict is what the ledger would say to the pod, were it wanted now.
 func (l *Loop) Verdict(p *v1.Pod) pod.Verdict { return l.grants.would(p) }
 
+// lookPatience is how long Looked is open at most.
+const lookPatience = 2 * time.Second
+
 // Looked is closed when Pods knows what this machine wants and runs, or Node why
-// the runtime can't be asked. Before, pods that run look as if they had not begun,
-// or are missing.
+// the runtime can't be asked, or lookPatience after the start. Before, pods that run
+// look as if they had not begun, or are missing.
 func (l *Loop) Looked() <-chan struct{} { return l.known }
 
 // reconcile makes the actors those of the wanted pods.

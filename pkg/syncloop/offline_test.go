@@ -114,7 +114,7 @@ func TestPodsGoOnWithoutTheirApiserver(t *testing.T) {
 				running(w, p)
 			}
 		})
-		time.Sleep(time.Minute)
+		time.Sleep(lookPatience / 2)
 		if b.looked() {
 			t.Error("it says that it has looked before the file source has")
 		}
@@ -155,14 +155,26 @@ func TestLookedIsAlsoAtPodsOfAnotherAgent(t *testing.T) {
 		p := bound("theirs")
 		b := newBenchOf(t, joinedSources, Offline{Boot: "now"}, nil, func(w *world) { running(w, p) })
 		b.updates <- from("file")
-		time.Sleep(time.Minute)
-		if c := b.container("theirs"); b.looked() && c == nil {
+		time.Sleep(lookPatience / 2)
+		if b.looked() {
 			t.Error("it says that it has looked, and knows nothing of what runs")
 		}
 		b.updates <- from(source.APIName, p)
 		<-b.agent.loop.Looked()
 		if c := b.container("theirs"); c == nil || c.State != pod.Running {
 			t.Errorf("when Looked says that it is known: %+v", c)
+		}
+	})
+}
+
+// Who asks is not kept waiting by a source that doesn't answer.
+func TestLookedInTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		b := newBenchOf(t, joinedSources, Offline{Boot: "now"}, nil, func(*world) {})
+		<-b.agent.loop.Looked()
+		if took := time.Since(began); took != lookPatience {
+			t.Errorf("after %v, want %v", took, lookPatience)
 		}
 	})
 }
