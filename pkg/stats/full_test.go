@@ -85,7 +85,7 @@ func comparable(spec info.ContainerSpec, stats info.ContainerStats) theirs {
 func TestFullIsCadvisors(t *testing.T) {
 	n := newNode(t)
 	ready := filepath.Join(t.TempDir(), "ready")
-	n.add(t, "p", "sh", "-c", `read x; dd if=/dev/zero of="$0.data" bs=64k count=64 oflag=direct 2>/dev/null; sleep 1000 & echo $! >"$0.pid"; mv "$0.pid" "$0"; wait`, ready)
+	n.add(t, "p", "sh", "-c", `read x; dd if=/dev/zero of="$0.data" bs=64k count=64 oflag=direct 2>/dev/null; sleep 1000 & echo $! >"$0"; wait`, ready)
 	await(t, ready)
 	t.Cleanup(func() {
 		pid := 0
@@ -221,7 +221,7 @@ func TestMounted(t *testing.T) {
 func await(t *testing.T, file string) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if _, err := os.Stat(file); err == nil {
+		if info, err := os.Stat(file); err == nil && info.Size() > 0 {
 			return
 		}
 		if time.Now().After(deadline) {
