@@ -148,12 +148,13 @@ func TestReload(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Fatal("a watch with the old credentials goes on")
 	}
-	for _, each := range []*http.Client{one, other} { // what goes by the old way meanwhile is cut
-		eventually(t, "who has the second", func() bool {
-			got, err := whoami(t, each, b.URL)
-			return err == nil && strings.HasPrefix(got, "second")
-		})
+	if got, err := whoami(t, one, b.URL); err != nil || !strings.HasPrefix(got, "second") {
+		t.Errorf("after: %q, %v", got, err)
 	}
+	eventually(t, "the other has the second too", func() bool { // until then its requests may be cut
+		got, err := whoami(t, other, b.URL)
+		return err == nil && strings.HasPrefix(got, "second")
+	})
 	eventually(t, "only connections with the new certificate", func() bool {
 		return !strings.Contains(strings.Join(b.users(), " "), "first")
 	})

@@ -175,8 +175,11 @@ func (s *server) authenticate(next http.Handler) http.Handler {
 			w.WriteHeader(http.StatusUnauthorized)
 			return
 		}
+		c := r.Context().Value(connKey{}).(net.Conn)
 		s.mu.Lock()
-		s.open[r.Context().Value(connKey{}).(net.Conn)] = user
+		if _, open := s.open[c]; open { // it may have been cut since
+			s.open[c] = user
+		}
 		s.mu.Unlock()
 		r.Header.Set("X-User", user)
 		next.ServeHTTP(w, r)
