@@ -66,6 +66,14 @@ func LogOf(p Pod, n Node, now time.Time, container string, previous bool) (*Cont
 	return none("is terminated")
 }
 
+// Over says of a pod's later value that an instance of a container runs no more.
+func Over(container, id string) func(Pod) bool {
+	return func(p Pod) bool {
+		k := p.Containers[container].Known
+		return k == nil || k.ID != id || k.State != Running
+	}
+}
+
 // waitsFor says in the kubelet's words why a container has not begun.
 func waitsFor(reason string) string {
 	switch reason {

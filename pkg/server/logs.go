@@ -63,7 +63,7 @@ func (s *Server) show(w http.ResponseWriter, r *http.Request, p pod.Pod, c *pod.
 	ctx, cancel := context.WithCancel(r.Context())
 	log := logs.Log{Path: path}
 	if o.Follow && c.State == pod.Running {
-		over := s.over(ctx, p.UID(), ended(c))
+		over := s.over(ctx, p.UID(), pod.Over(c.Name, c.ID))
 		defer func() { <-over }() // after cancel
 		log.Ended = over
 	}

@@ -81,14 +81,6 @@ func (s *Server) over(ctx context.Context, uid types.UID, is func(pod.Pod) bool)
 	return done
 }
 
-// ended says of a pod's later value that the instance runs no more.
-func ended(c *pod.Container) func(pod.Pod) bool {
-	return func(p pod.Pod) bool {
-		now := running(p, c.Name)
-		return now == nil || now.ID != c.ID
-	}
-}
-
 // streamsOf are the streams that a request asks for.
 func streamsOf(q url.Values) (cri.Streams, error) {
 	on := func(name string) bool { return q.Get(name) == "1" }
@@ -168,7 +160,7 @@ func (s *Server) command(w http.ResponseWriter, r *http.Request, where func(pod.
 		_ = streaming.WriteError(err, w) // if this fails nobody is left to tell
 		return
 	}
-	s.proxy(w, r, stream{address: address, uid: p.UID(), waits: s.waits, over: ended(c),
+	s.proxy(w, r, stream{address: address, uid: p.UID(), waits: s.waits, over: pod.Over(c.Name, c.ID),
 		handler: func(to *url.URL, session *session) http.Handler {
 			if s.options.Gate(webSockets) && wsstream.IsWebSocketRequestWithStreamCloseProtocol(r) {
 				return translator.NewStreamTranslatorHandler(to, session.transport(), 0,

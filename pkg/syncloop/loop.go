@@ -143,10 +143,7 @@ func (l *Loop) Run(ctx context.Context, updates <-chan source.Update) error {
 	l.work.Go(func() { l.balance(ctx) })
 	l.work.Go(func() { l.keepStates(ctx) })
 	l.work.Go(func() { l.lookAround(ctx) })
-	l.work.Go(func() {
-		pause(ctx, lookPatience)
-		l.looked()
-	})
+	defer time.AfterFunc(lookPatience, l.looked).Stop()
 	for {
 		select {
 		case <-ctx.Done():

@@ -107,10 +107,7 @@ func (s *site) ended(ctx context.Context, uid, container, id string) <-chan stru
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		s.Pods.Await(ctx, types.UID(uid), func(p pod.Pod) bool {
-			k := p.Containers[container].Known
-			return k == nil || k.ID != id || k.State != pod.Running
-		})
+		s.Pods.Await(ctx, types.UID(uid), pod.Over(container, id))
 	}()
 	return done
 }
